@@ -1,0 +1,73 @@
+"""Every error that a user can cause or mend. Each message says the cause, the place and the next step.
+
+MedFusionError
+├── ScanError                 a file that cannot be shown
+│   ├── NotAnImage            no image format that we read
+│   ├── DamagedFile           truncated or corrupt
+│   ├── UnsupportedScan       a known format that has nothing to show, or a coding that we cannot decode
+│   └── ScanTooLarge          over the limit on bytes or pixels
+├── ModelError                a model that cannot be found, or must not be used
+│   ├── ModelNotFound
+│   └── ModelDamaged          weights and card do not belong together
+├── DataError                 a labelled set that cannot be used for training or evaluation
+│   └── PatientOverlap        one patient on both sides of a split
+├── ConfigError               settings that contradict each other or the data
+└── ExplanationError          a map that cannot be made for this model, scan or target
+    └── Cancelled             the user stopped it
+"""
+
+
+class MedFusionError(Exception):
+    """Root of all errors whose message is written for the user."""
+
+
+class ScanError(MedFusionError):
+    pass
+
+
+class NotAnImage(ScanError):
+    pass
+
+
+class DamagedFile(ScanError):
+    pass
+
+
+class UnsupportedScan(ScanError):
+    pass
+
+
+class ScanTooLarge(ScanError):
+    pass
+
+
+class ModelError(MedFusionError):
+    pass
+
+
+class ModelNotFound(ModelError):
+    pass
+
+
+class ModelDamaged(ModelError):
+    pass
+
+
+class DataError(MedFusionError):
+    pass
+
+
+class PatientOverlap(DataError):
+    pass
+
+
+class ConfigError(MedFusionError):
+    pass
+
+
+class ExplanationError(MedFusionError):
+    pass
+
+
+class Cancelled(ExplanationError):
+    pass

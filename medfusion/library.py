@@ -1,0 +1,119 @@
+"""Find, verify and load models. A model is a folder with card.json and weights.safetensors; code is never loaded.
+
+Shipped models lie in models/; a site's own come from the folder that MEDFUSION_MODELS names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_safetensors
+from safetensors.torch import save as format_safetensors
+
+from medfusion.errors import ModelDamaged, ModelNotFound
+from medfusion.network import SIZES, MedFusionNet, build
+from medfusion.types import InputSpec, ModelCard, OperatingPoint
+
+SHIPPED = Path(__file__).resolve().parent.parent / "models"
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A verified network in evaluation mode, with its card."""
+
+    card: ModelCard
+    network: MedFusionNet
+    device: torch.device
+
+
+def folders() -> list[Path]:
+    """Where models are looked for, in order."""
+    local = os.environ.get("MEDFUSION_MODELS")
+    return [SHIPPED, Path(local)] if local else [SHIPPED]
+
+
+def list_cards() -> list[ModelCard]:
+    """All models with a card, shipped ones first, by id."""
+    paths = [path for folder in folders() for path in sorted(folder.glob(f"*/{CARD}"))]
+    return [read_card(path.parent) for path in paths]
+
+
+def find(model_id: str) -> Path:
+    """The folder of a model, by id or as a path to the folder itself."""
+    if "/" in model_id and (Path(model_id) / CARD).is_file():
+        return Path(model_id)
+    for folder in folders():
+        if (folder / model_id / CARD).is_file() and "/" not in model_id:
+            return folder / model_id
+    known = ", ".join(card.id for card in list_cards()) or "none"
+    raise ModelNotFound(f"There is no model {model_id!r}. Available: {known}.")
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Read and check card.json. Raises ModelDamaged when a field is missing, unknown or contradicts another."""
+    path = folder / CARD
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = {key: value for key, value in raw.items() if key in {f.name for f in fields(ModelCard)}}
+        raw["input"] = InputSpec(**raw["input"])
+        point = raw["operating_point"]
+        raw["operating_point"] = OperatingPoint(tuple(point["thresholds"]), point["rule"])
+        for key in ("classes", "dicom_modalities", "limits"):
+            raw[key] = tuple(raw.get(key, ()))
+        card = ModelCard(**raw)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ModelDamaged(f"The card of model {folder.name!r} cannot be read ({error}). Install the model again.") from error
+    if len(card.operating_point.thresholds) != len(card.classes) or card.size not in SIZES or card.temperature <= 0:
+        raise ModelDamaged(f"The card of model {folder.name!r} contradicts itself. Install the model again.")
+    return card
+
+
+def outputs_of(card: ModelCard) -> int:
+    """How many logits the network of this card returns."""
+    return 1 if card.task == "binary" else len(card.classes)
+
+
+def load(model_id: str, device: str | torch.device | None = None) -> Model:
+    """Load a model after checking its weights against the card's SHA-256.
+
+    device: where to run; by default the GPU where there is one.
+    """
+    folder = find(model_id)
+    card = read_card(folder)
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ModelDamaged(f"The weights of model {card.id!r} are missing. Install the model again.") from error
+    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        raise ModelDamaged(f"The weights of model {card.id!r} are not those of its card. Install the model again.")
+    network = build(card.size, outputs_of(card))
+    try:
+        state = {name: value.float() if value.is_floating_point() else value for name, value in parse_safetensors(data).items()}
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelDamaged(f"The weights of model {card.id!r} do not fit its network. Install the model again.") from error
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Model(card, network.eval().to(target, memory_format=torch.channels_last), target)
+
+
+def save(folder: Path, card: ModelCard, network: MedFusionNet) -> ModelCard:
+    """Write weights as fp16 safetensors, then the card with their SHA-256. Returns the card as written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for name, value in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    data = format_safetensors(state)
+    (folder / WEIGHTS).write_bytes(data)
+    raw = asdict(card) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
+    (folder / CARD).write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return read_card(folder)

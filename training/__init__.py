@@ -1,0 +1,1 @@
+"""Training and fine-tuning of MedFusionNet. Imports medfusion; medfusion never imports this."""
