@@ -78,6 +78,7 @@ class Scan:
     transfer_syntax: str | None = None  # by name
     notes: tuple[str, ...] = ()  # what a reader should know, in sentences
     identity: Identity | None = None
+    padding: tuple[float, float] | None = None  # lowest and highest value that mean "no image here", in modality units
 
     @property
     def is_grey(self) -> bool:

@@ -1,0 +1,6 @@
+"""Bytes to Scan, and Scan to a picture on the screen. Never touches disk, network or Streamlit."""
+
+from medfusion.imaging.reader import read_scan
+from medfusion.imaging.windowing import display, presets
+
+__all__ = ["display", "presets", "read_scan"]

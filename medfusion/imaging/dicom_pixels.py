@@ -1,0 +1,114 @@
+"""Decode DICOM pixels and apply the Modality LUT (PS3.3 C.11.1), frame by frame where the file says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydicom import Dataset
+from pydicom.pixels import get_decoder
+
+from medfusion.errors import UnsupportedScan
+from medfusion.imaging import dicom_headers as headers
+from medfusion.imaging.palette import apply_palette
+from medfusion.types import Window
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+REEXPORT = "Export it again as uncompressed DICOM (Explicit VR Little Endian), PNG or JPEG."
+
+
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """frames as in Scan; padding in modality units; implied_windows for depths under 8 bits."""
+
+    frames: np.ndarray
+    inverted: bool = False
+    padding: tuple[float, float] | None = None
+    implied_windows: tuple[Window, ...] = ()
+
+
+def decode(dataset: Dataset) -> Pixels:
+    """Decode all frames. Raises UnsupportedScan when no decoder knows the coding, by its name."""
+    stored, photometric = decode_stored(dataset)
+    if photometric == "PALETTE COLOR":
+        return Pixels(apply_palette(stored, dataset))
+    if photometric in GREY:
+        return to_modality(stored, dataset, inverted=photometric == "MONOCHROME1")
+    if stored.ndim == 4 and photometric == "RGB":
+        return Pixels(to_8_bits(stored, int(dataset.BitsStored)))
+    raise UnsupportedScan(f"The colours of this DICOM file are coded as {photometric}, which is not read. {REEXPORT}")
+
+
+def decode_stored(dataset: Dataset) -> tuple[np.ndarray, str]:
+    """Stored values, (F, H, W) or (F, H, W, 3), and the photometric interpretation that they are in now."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError as error:
+        raise UnsupportedScan(
+            f"The pictures of this DICOM file are coded as {syntax.name}, which is not read. {REEXPORT}"
+        ) from error
+    frames = int(dataset.NumberOfFrames)
+    array, facts = decoder.as_array(dataset, allow_excess_frames=False)
+    array = array if frames > 1 else array[None]
+    return array.astype(array.dtype.newbyteorder("="), copy=False), str(facts["photometric_interpretation"])
+
+
+def to_8_bits(colours: np.ndarray, bits_stored: int) -> np.ndarray:
+    """Colour samples of any depth to uint8, by their most significant bits."""
+    shift = bits_stored - 8
+    return (colours >> shift if shift > 0 else colours << -shift).astype(np.uint8)
+
+
+def to_modality(stored: np.ndarray, dataset: Dataset, inverted: bool) -> Pixels:
+    """Grey values in modality units: through the Modality LUT where there is one, else rescaled."""
+    lut = headers.modality_lut(dataset)
+    padding = headers.padding(dataset)
+    if lut is not None:
+        index = np.clip(stored.astype(np.int64) - lut.first_value, 0, len(lut.table) - 1)
+        return Pixels(lut.table[index], inverted)
+    rescales = [headers.rescale(dataset, frame) for frame in range(len(stored))]
+    slope, intercept = rescales[0]
+    if padding is not None:
+        low, high = sorted(value * slope + intercept for value in padding)
+        padding = (low, high)
+    bits = int(dataset.get("BitsStored", 32))
+    implied = () if bits >= 8 else (Window((2**bits - 1) / 2, 2**bits - 1, "Full range", "LINEAR_EXACT"),)
+    return Pixels(rescaled(stored, rescales, bits), inverted, padding, implied)
+
+
+def rescaled(stored: np.ndarray, rescales: list[tuple[float, float]], bits: int) -> np.ndarray:
+    """stored · slope + intercept for each frame, in the smallest type for all values that the depth allows."""
+    if stored.dtype.kind == "f" or not all(float(x).is_integer() for pair in rescales for x in pair):
+        pairs = np.asarray(rescales, dtype=np.float64)[:, :, None, None]
+        return (stored * pairs[:, 0] + pairs[:, 1]).astype(np.float32)
+    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if stored.dtype.kind == "i" else (0, 2**bits - 1)
+    ends = [int(slope) * end + int(intercept) for slope, intercept in set(rescales) for end in (low, high)]
+    dtype = smallest_dtype(min(ends), max(ends))
+    if dtype.itemsize > 2:  # what the depth allows is rarely used: CT in Hounsfield units fits 16 bits
+        low, high = value_range(stored, rescales)
+        dtype = smallest_dtype(low, max(high, 0x100))  # uint8 stays reserved for 8-bit files
+    return rescale_integers(stored, rescales, dtype)
+
+
+def value_range(stored: np.ndarray, rescales: list[tuple[float, float]]) -> tuple[int, int]:
+    ends = [int(s) * int(end) + int(i) for s, i in set(rescales) for end in (stored.min(), stored.max())]
+    return min(ends), max(ends)
+
+
+def rescale_integers(stored: np.ndarray, rescales: list[tuple[float, float]], dtype: np.dtype) -> np.ndarray:
+    if set(rescales) == {(1.0, 0.0)}:
+        return stored.astype(dtype, copy=False)
+    out = np.empty(stored.shape, dtype)
+    for frame, (slope, intercept) in enumerate(rescales):
+        wide = stored[frame].astype(np.float64 if dtype == np.float32 else np.int64)
+        out[frame] = wide * int(slope) + int(intercept)
+    return out
+
+
+def smallest_dtype(low: int, high: int) -> np.dtype:
+    """uint8, uint16, int16 or int32, whichever holds low..high first; float32 beyond."""
+    for dtype in (np.uint8, np.uint16, np.int16, np.int32):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return np.dtype(dtype)
+    return np.dtype(np.float32)

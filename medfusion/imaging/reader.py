@@ -1,0 +1,54 @@
+"""Turn uploaded bytes into a Scan, by content and never by suffix."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from medfusion.errors import DamagedFile, ScanError, ScanTooLarge
+from medfusion.imaging.dicom import read_dicom
+from medfusion.imaging.formats import recognise
+from medfusion.imaging.limits import check_bytes
+from medfusion.imaging.pictures import read_picture
+from medfusion.types import Limits, Scan
+
+DEFAULT_LIMITS = Limits()
+_warning_filters = threading.Lock()  # they belong to the whole process, and pages run in threads
+
+
+def read_scan(data: bytes, name: str = "", limits: Limits = DEFAULT_LIMITS, with_identity: bool = False) -> Scan:
+    """Decode one file: DICOM, PNG, JPEG or TIFF.
+
+    name is kept for the page and never logged. with_identity fills Scan.identity; without it the patient's identity
+    never leaves this function. Raises NotAnImage, DamagedFile, UnsupportedScan or ScanTooLarge, each with a sentence
+    that holds neither name nor identity.
+    """
+    check_bytes(len(data), limits)
+    file_format = recognise(data)
+    try:
+        with quiet_decoders():
+            if file_format == "DICOM":
+                return read_dicom(data, name, limits, with_identity)
+            return read_picture(data, name, file_format, limits)
+    except ScanError:
+        raise
+    except MemoryError as error:
+        raise ScanTooLarge(
+            "There is not enough memory to decode this file. Export it at a lower resolution."
+        ) from error
+    except Exception as error:  # decoders of untrusted data fail in every way there is
+        raise DamagedFile(
+            f"This {file_format} file is damaged or incomplete and cannot be decoded. Export or copy it again."
+        ) from error
+
+
+@contextmanager
+def quiet_decoders() -> Iterator[None]:
+    """Keep the decoders' warnings off the console: pydicom quotes values from the header, names among them."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    with _warning_filters, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
