@@ -1,4 +1,4 @@
-"""Pictures to try the program with, offline: real ones inside installed packages, and one that this project generates."""
+"""Pictures to try the program with, offline: real ones from installed packages, and one that this project draws."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Attenuations along the beam are added up (Beer–Lambert, in the log domain) from simple solids: trunk, lungs, heart,
 diaphragm, spine, ribs, clavicles, scapulae and vessels. Anatomy is schematic; no patient's picture went into it.
 
-Coordinates: x from -1 (left edge of the picture, the patient's right) to 1; y from 0 (top) to 1 (bottom).
+Coordinates: x from -0.9 (left edge of the picture, the patient's right) to 0.9; y from 0 (top) to 1 (bottom).
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ def chest_xray_dicom() -> bytes:
 
 
 def chest_xray(side_px: int = SIDE_PX, seed: int = 7) -> np.ndarray:
-    """(H, W) uint16 in 0..4095, bright where the body attenuates; marked as synthetic in its lower left corner."""
+    """(H, W) uint16 in 0..4095, bright where the body attenuates; marked as synthetic in its upper left corner."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:side_px, 0:side_px] / (side_px - 1)
-    x = 2 * x - 1
+    x = 0.9 * (2 * x - 1)  # the shoulders leave the picture, as they do on film
     trunk = trunk_thickness(x, y)
-    air = lung_air(x, y)
+    air = lung_air(x, y) * (1 - 0.8 * heart(x, y))
     density = 1.0 * trunk - 0.86 * trunk * air
     density += air * (0.11 * vessels(side_px, rng) + 0.02 * texture(side_px, rng))
-    density += 0.45 * heart(x, y) * trunk + spine(x, y)
+    density += 0.06 * heart(x, y) + spine(x, y)
     density += 0.13 * posterior_ribs(x, y) + 0.055 * anterior_ribs(x, y)
     density += 0.15 * clavicles(x, y) + 0.09 * scapulae(x, y)
     density -= 0.16 * trachea(x, y)
     density = gaussian_filter(np.clip(density, 0, None), side_px / 850)
     picture = 1 - np.exp(-1.75 * density)  # the film's shoulder
     picture += rng.normal(0, 0.011, picture.shape) * (0.4 + picture)
-    scaled = np.clip((picture - 0.04) / 0.86, 0, 1) * (0.97 * TOP)
+    scaled = np.clip((picture - 0.04) / 0.84, 0, 1) ** 1.15 * (0.97 * TOP)
     return np.maximum(scaled, TOP * mark(side_px)).astype(np.uint16)
 
 
@@ -86,8 +86,8 @@ def tube(distance: np.ndarray, radius: float) -> np.ndarray:
 
 def trunk_thickness(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Soft tissue from front to back: neck, sloping shoulders, trunk, and more of it below the diaphragm."""
-    shoulder = ramp(y - 0.105 - 0.10 * np.abs(x), 0.018)
-    half_width = 0.24 + (0.97 - 0.10 * ramp(y - 0.45, 0.09) - 0.24) * shoulder
+    shoulder = ramp(y - 0.075 - 0.075 * np.abs(x), 0.016)
+    half_width = 0.24 + (1.02 - 0.13 * ramp(y - 0.48, 0.07) - 0.24) * shoulder
     profile = np.clip(1 - (np.abs(x) / half_width) ** 3.2, 0, None) ** 0.55
     abdomen = ramp(y - 0.80, 0.05)
     axilla = 0.12 * np.exp(-(((np.abs(x) - 0.83) / 0.10) ** 2)) * ramp(y - 0.18, 0.04)
@@ -101,10 +101,15 @@ def dome(x: np.ndarray) -> np.ndarray:
     return np.where(x < 0, right, left)
 
 
+def chest_wall(y: np.ndarray) -> np.ndarray:
+    """Distance of the inner chest wall from the midline."""
+    return 0.735 - 1.3 * np.clip(0.48 - y, 0, None) ** 1.75 + 0.03 * ramp(y - 0.6, 0.05)
+
+
 def lung_air(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Share of the beam's way through the trunk that is air, 0..1."""
     a = np.abs(x)
-    lateral = 0.735 - 0.50 * np.clip(0.48 - y, 0, None) ** 1.75 * 2.6 + 0.03 * ramp(y - 0.6, 0.05)
+    lateral = chest_wall(y)
     medial = 0.115 + 0.05 * np.exp(-(((y - 0.46) / 0.10) ** 2))
     field = ramp(lateral - a, 0.010) * ramp(a - medial, 0.009) * ramp(y - 0.125 - 0.10 * np.abs(a - 0.33), 0.008)
     depth = np.clip(1 - ((a - 0.43) / 0.40) ** 2, 0.25, 1) ** 0.4
@@ -114,11 +119,11 @@ def lung_air(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def heart(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Heart, aortic knob and great vessels, 0..1: what they add to the trunk where the lung was."""
     turn = np.deg2rad(28)
-    u = (x - 0.13) * np.cos(turn) + (y - 0.60) * 2 * np.sin(turn)
-    v = -(x - 0.13) * np.sin(turn) + (y - 0.60) * 2 * np.cos(turn)
-    ventricles = ramp(1 - (u / 0.345) ** 2 - (v / 0.27) ** 2, 0.05)
-    atrium = ramp(1 - ((x + 0.09) / 0.13) ** 2 - ((y - 0.60) / 0.12) ** 2, 0.06)
-    knob = ramp(1 - ((x - 0.115) / 0.085) ** 2 - ((y - 0.335) / 0.05) ** 2, 0.08)
+    u = (x - 0.13) * np.cos(turn) + (y - 0.625) * 2 * np.sin(turn)
+    v = -(x - 0.13) * np.sin(turn) + (y - 0.625) * 2 * np.cos(turn)
+    ventricles = ramp(1 - (u / 0.36) ** 2 - (v / 0.29) ** 2, 0.09)
+    atrium = ramp(1 - ((x + 0.08) / 0.13) ** 2 - ((y - 0.60) / 0.12) ** 2, 0.10)
+    knob = ramp(1 - ((x - 0.10) / 0.085) ** 2 - ((y - 0.335) / 0.05) ** 2, 0.12)
     hila = 0.45 * np.exp(-(((np.abs(x) - 0.19) / 0.05) ** 2) - ((y - 0.455) / 0.055) ** 2)
     return np.clip(ventricles + atrium + 0.8 * knob + hila, 0, 1)
 
@@ -149,7 +154,7 @@ def posterior_ribs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         axis = start - 0.055 * np.sin(np.pi * np.clip(t * 0.8, 0, 1)) * (1 - 0.04 * i) + (0.085 + 0.012 * i) * t**3.2
         slope = np.gradient(axis, axis=1) * (axis.shape[0] / 2)
         distance = (y - axis) / np.sqrt(1 + slope**2)
-        ends = ramp(reach - a, 0.008) * ramp(a - 0.075, 0.006)
+        ends = ramp(chest_wall(axis) + 0.025 - a, 0.007) * ramp(a - 0.075, 0.006)
         total += tube(distance, 0.0155) * ends
     return total * ramp(0.90 - y, 0.03)
 
@@ -159,17 +164,17 @@ def anterior_ribs(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     a = np.abs(x)
     total = np.zeros_like(x)
     for i in range(6):
-        reach = min(0.54 + 0.07 * i, 0.78)
+        reach = chest_wall(np.array(0.235 + 0.083 * i)) + 0.02
         t = np.clip((reach - a) / 0.45, 0, 1)
         axis = 0.235 + 0.083 * i + 0.165 * t**0.8
         distance = (y - axis) / 1.25
-        total += tube(distance, 0.018) * ramp(reach - a, 0.008) * ramp(a - (0.24 + 0.02 * i), 0.02)
+        total += tube(distance, 0.018) * ramp(chest_wall(axis) + 0.025 - a, 0.007) * ramp(a - (0.24 + 0.02 * i), 0.02)
     return total
 
 
 def clavicles(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     a = np.abs(x)
-    axis = 0.205 - 0.10 * np.clip(a - 0.07, 0, None) - 0.022 * np.sin(2 * np.pi * (a - 0.07) / 0.75)
+    axis = 0.215 - 0.075 * np.clip(a - 0.07, 0, None) + 0.018 * np.sin(2 * np.pi * (a - 0.07) / 0.75)
     radius_end = 0.019 + 0.008 * np.exp(-(((a - 0.08) / 0.06) ** 2))
     return tube((y - axis) / radius_end * 0.019, 0.019) * ramp(0.80 - a, 0.012) * ramp(a - 0.065, 0.006)
 
@@ -225,6 +230,6 @@ def mark(side_px: int) -> np.ndarray:
     """The burned-in words, 0..1."""
     canvas = Image.new("L", (side_px, side_px))
     draw = ImageDraw.Draw(canvas)
-    draw.text((side_px * 0.02, side_px * 0.955), MARK, fill=255, font=ImageFont.load_default(side_px * 0.026))
+    draw.text((side_px * 0.02, side_px * 0.02), MARK, fill=255, font=ImageFont.load_default(side_px * 0.026))
     draw.text((side_px * 0.93, side_px * 0.04), "L", fill=255, font=ImageFont.load_default(side_px * 0.045))
     return np.asarray(canvas) / 255

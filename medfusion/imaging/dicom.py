@@ -1,4 +1,4 @@
-"""DICOM to a Scan: parse, refuse what has no picture, decode, apply the Modality LUT. Windows are left to the display."""
+"""DICOM to a Scan: parse, refuse what has no picture, decode. Windows are left to the display."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pydicom.uid import (
 
 from medfusion.errors import DamagedFile, NotAnImage, ScanTooLarge, UnsupportedScan
 from medfusion.imaging import dicom_headers as headers
+from medfusion.imaging.codestream import stated_size
 from medfusion.imaging.dicom_pixels import decode
 from medfusion.imaging.limits import SMALLER, check_pixels
 from medfusion.types import Limits, Scan
@@ -32,6 +33,7 @@ def read_dicom(data: bytes, name: str, limits: Limits, with_identity: bool) -> S
     refuse_without_pixels(dataset)
     frames = count_frames(dataset)
     check_pixels(int(dataset.Rows), int(dataset.Columns), frames, limits)
+    check_streams(dataset)
     dataset.NumberOfFrames = frames
     pixels = decode(dataset)
     spacing_mm, spacing_note = headers.spacing(dataset)
@@ -89,19 +91,21 @@ def refuse_without_pixels(dataset: Dataset) -> None:
         if "Rows" in dataset and "Columns" in dataset:
             return
         raise DamagedFile("This DICOM file does not say how large its picture is. Export or copy it again.")
-    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")
-    if uid is None:
-        if "Modality" not in dataset and "Rows" not in dataset:
-            raise NotAnImage(
-                "This file looks like DICOM but holds no picture. Load the image series that it belongs to."
-            )
-        raise UnsupportedScan("This DICOM file holds no picture. Load the image series that it belongs to.")
-    if uid == "1.2.840.10008.1.3.10":
+    what = sop_class(dataset)
+    if not what and "Modality" not in dataset:
+        raise NotAnImage("This file looks like DICOM but holds no picture. Load the image series that it belongs to.")
+    if what == "Media Storage Directory":
         raise UnsupportedScan(
             "This is a DICOMDIR, the index of a DICOM disc, without pictures. Load the files it lists."
         )
-    what = UID(uid).name.removesuffix(" Storage") if UID(uid).name != uid else "private object"
-    raise UnsupportedScan(f"This DICOM object ({what}) holds no picture. Load the image series that it belongs to.")
+    kind = f" ({what})" if what else ""
+    raise UnsupportedScan(f"This DICOM object{kind} holds no picture. Load the image series that it belongs to.")
+
+
+def sop_class(dataset: Dataset) -> str:
+    """What kind of object this is, in words."""
+    uid = UID(dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID") or "")
+    return uid.name.removesuffix(" Storage") if uid and uid.name != uid else ""
 
 
 def count_frames(dataset: Dataset) -> int:
@@ -114,3 +118,17 @@ def count_frames(dataset: Dataset) -> int:
         keyword = next(keyword for keyword in PIXEL_KEYWORDS if keyword in dataset)
         return max(1, 8 * len(dataset[keyword].value) // max(1, bits))
     return max(1, sum(1 for _ in generate_frames(dataset.PixelData, number_of_frames=1)))
+
+
+def check_streams(dataset: Dataset) -> None:
+    """Compressed pictures must be as large as the header says, so that its limits hold for them too."""
+    if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+        return
+    size = (int(dataset.Rows), int(dataset.Columns))
+    for stream in generate_frames(
+        dataset.PixelData, number_of_frames=int(headers.number(dataset, "NumberOfFrames") or 1)
+    ):
+        if stated_size(stream) not in (size, None):
+            raise DamagedFile(
+                "The picture inside this DICOM file has another size than its header says. Export it again."
+            )

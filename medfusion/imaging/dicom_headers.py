@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from pydicom import Dataset
+from pydicom import Dataset, Sequence
+from pydicom.multival import MultiValue
 
 from medfusion.types import Identity, VoiLut, Window
 
@@ -23,11 +25,11 @@ def strings(dataset: Dataset, keyword: str) -> list[str]:
     value = value_of(dataset, keyword)
     if value is None or value == "":
         return []
-    many = value if isinstance(value, (list, tuple)) or hasattr(value, "insert") else [value]
+    many = value if isinstance(value, (list, tuple, MultiValue)) else [value]
     return [str(item).strip() for item in many]
 
 
-def value_of(dataset: Dataset, keyword: str) -> object:
+def value_of(dataset: Dataset, keyword: str) -> Any:
     """A value, or None when it is absent or cannot be decoded; pydicom decodes on access and fails in many ways."""
     try:
         return dataset.get(keyword)
@@ -51,11 +53,7 @@ def number(dataset: Dataset, keyword: str) -> float | None:
 
 def sequence(dataset: Dataset, keyword: str) -> list[Dataset]:
     value = value_of(dataset, keyword)
-    return (
-        [item for item in value if isinstance(item, Dataset)]
-        if isinstance(value, (list, tuple)) or hasattr(value, "insert")
-        else []
-    )  # type: ignore[union-attr]
+    return list(value) if isinstance(value, Sequence) else []
 
 
 def places(dataset: Dataset, group: str, frame: int = 0) -> Iterator[Dataset]:

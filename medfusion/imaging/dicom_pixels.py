@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import get_decoder
+from pydicom.pixels.decoders.base import Decoder
+from pydicom.uid import UID
 
 from medfusion.errors import UnsupportedScan
 from medfusion.imaging import dicom_headers as headers
+from medfusion.imaging.jpeg12 import decode_jpeg_12, is_jpeg_12
 from medfusion.imaging.palette import apply_palette
 from medfusion.types import Window
 
@@ -41,17 +44,24 @@ def decode(dataset: Dataset) -> Pixels:
 
 def decode_stored(dataset: Dataset) -> tuple[np.ndarray, str]:
     """Stored values, (F, H, W) or (F, H, W, 3), and the photometric interpretation that they are in now."""
-    syntax = dataset.file_meta.TransferSyntaxUID
+    if is_jpeg_12(dataset):
+        return decode_jpeg_12(dataset), str(dataset.PhotometricInterpretation)
+    decoder = find_decoder(dataset.file_meta.TransferSyntaxUID)
+    array, facts = decoder.as_array(dataset, allow_excess_frames=False)  # type: ignore[arg-type]
+    array = array if int(dataset.NumberOfFrames) > 1 else array[None]
+    return array.astype(array.dtype.newbyteorder("="), copy=False), str(facts["photometric_interpretation"])
+
+
+def find_decoder(syntax: UID) -> Decoder:
+    """Raises UnsupportedScan, with the coding's name, when nothing installed decodes it."""
     try:
         decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise UnsupportedScan(
-            f"The pictures of this DICOM file are coded as {syntax.name}, which is not read. {REEXPORT}"
-        ) from error
-    frames = int(dataset.NumberOfFrames)
-    array, facts = decoder.as_array(dataset, allow_excess_frames=False)
-    array = array if frames > 1 else array[None]
-    return array.astype(array.dtype.newbyteorder("="), copy=False), str(facts["photometric_interpretation"])
+    except NotImplementedError:
+        decoder = None
+    if decoder is None or not decoder.is_available:
+        name = syntax.name if syntax.name != syntax else "a private transfer syntax"
+        raise UnsupportedScan(f"The picture in this DICOM file is coded as {name}, which is not read here. {REEXPORT}")
+    return decoder
 
 
 def to_8_bits(colours: np.ndarray, bits_stored: int) -> np.ndarray:

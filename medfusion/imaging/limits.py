@@ -20,7 +20,7 @@ def check_pixels(height_px: int, width_px: int, frames: int, limits: Limits) -> 
     size = f"{width_px:,} × {height_px:,} pixels"
     if min(height_px, width_px) < limits.min_side_px:
         raise UnsupportedScan(
-            f"This picture is only {size}; at least {limits.min_side_px} are needed on each side. Export it at full size."
+            f"This picture is only {size}; at least {limits.min_side_px} are needed a side. Export it at full size."
         )
     if height_px * width_px > limits.max_pixels:
         raise ScanTooLarge(

@@ -18,9 +18,8 @@ def read_picture(data: bytes, name: str, file_format: str, limits: Limits) -> Sc
     try:
         image = Image.open(BytesIO(data), formats=[file_format])
     except Image.DecompressionBombError as error:
-        raise ScanTooLarge(
-            f"This picture unpacks to far more than the {limits.max_pixels / 1e6:,.0f} million pixels that are read. {SMALLER}"
-        ) from error
+        most = f"{limits.max_pixels / 1e6:,.0f} million"
+        raise ScanTooLarge(f"This picture has more than the {most} pixels that are read. {SMALLER}") from error
     except UnidentifiedImageError as error:
         raise DamagedFile(f"This {file_format} file is damaged from its start on. Export or copy it again.") from error
     pages = getattr(image, "n_frames", 1) if file_format == "TIFF" else 1
