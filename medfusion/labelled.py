@@ -1,0 +1,174 @@
+"""Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv. Never writes, never trains.
+
+manifest.csv has the columns path and label, and may have patient_id and split (train, val, test). Without it the
+folder names are the labels and every picture counts as its own patient.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from medfusion.errors import DataError, PatientOverlap, ScanError
+from medfusion.imaging import display, read_scan
+from medfusion.preprocess import squash
+from medfusion.types import InputSpec
+
+MANIFEST = "manifest.csv"
+SPLITS = ("train", "val", "test")
+MAX_FILES = 200_000
+MAX_FILE_BYTES = 256 * 2**20
+READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ""}
+
+
+@dataclass(frozen=True)
+class Case:
+    path: str  # inside the zip or folder
+    label: str
+    patient_id: str
+    split: str = ""  # "" while none is given
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    source: Path
+    cases: tuple[Case, ...]
+    classes: tuple[str, ...]
+
+    def subset(self, split: str) -> LabelledSet:
+        """Only the cases of one split; the classes stay those of the whole set."""
+        return replace(self, cases=tuple(case for case in self.cases if case.split == split))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of cases by split and class."""
+        table: dict[str, dict[str, int]] = {}
+        for case in self.cases:
+            row = table.setdefault(case.split, dict.fromkeys(self.classes, 0))
+            row[case.label] += 1
+        return table
+
+    @property
+    def has_splits(self) -> bool:
+        return any(case.split for case in self.cases)
+
+    def labels(self, classes: tuple[str, ...] | None = None) -> np.ndarray:
+        """(n,) int64 indices into classes (default: this set's own)."""
+        order = classes or self.classes
+        unknown = sorted({case.label for case in self.cases} - set(order))
+        if unknown:
+            raise DataError(
+                f"The data has the label {unknown[0]!r}, which the model does not know. Its classes: {', '.join(order)}."
+            )
+        return np.array([order.index(case.label) for case in self.cases], dtype=np.int64)
+
+
+def read_labelled(source: Path) -> LabelledSet:
+    """List the cases of a zip or folder without decoding any picture.
+
+    Raises DataError when there are none, when a listed file is missing, or when a column is unknown, and
+    PatientOverlap when the given split separates pictures of one patient.
+    """
+    names = list(_names(source))
+    if not names:
+        raise DataError(f"{source.name} holds no files. Put one folder of pictures for each class into it.")
+    if len(names) > MAX_FILES:
+        raise DataError(f"{source.name} holds {len(names)} files; at most {MAX_FILES} are read. Split it.")
+    manifest = next((name for name in names if PurePosixPath(name).name == MANIFEST), None)
+    cases = _from_manifest(source, manifest, set(names)) if manifest else _from_folders(names)
+    if not cases:
+        raise DataError(f"{source.name} holds no pictures in class folders. Put one folder for each class into it.")
+    _refuse_overlap(cases)
+    return LabelledSet(source, tuple(cases), tuple(sorted({case.label for case in cases})))
+
+
+def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """Decode case by case to (h, w, 3) uint8 of the model's size, through the same reader as an upload.
+
+    into: an (n, h, w, 3) uint8 array to fill on the way. Raises DataError that names an unreadable file.
+    """
+    archive = zipfile.ZipFile(data.source) if data.source.is_file() else None
+    try:
+        for index, case in enumerate(data.cases):
+            content = _read(archive, case.path) if archive else (data.source / case.path).read_bytes()
+            try:
+                picture = squash(display(read_scan(content, case.path)), spec)
+            except ScanError as error:
+                raise DataError(f"{case.path}: {error} Mend or remove this file.") from error
+            if into is not None:
+                into[index] = picture
+            yield picture
+    finally:
+        if archive:
+            archive.close()
+
+
+def _names(source: Path) -> Iterator[str]:
+    if source.is_dir():
+        yield from (path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file())
+        return
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield from (info.filename for info in archive.infolist() if not info.is_dir())
+    except FileNotFoundError as error:
+        raise DataError(f"There is no file or folder {source.name!r}. Check the path.") from error
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{source.name} is neither a folder nor a readable zip file. Zip it again.") from error
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    info = archive.getinfo(name)
+    if info.file_size > MAX_FILE_BYTES:
+        raise DataError(f"{name} unpacks to {info.file_size >> 20} MB; at most {MAX_FILE_BYTES >> 20} are read. Remove it.")
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, RuntimeError, OSError) as error:  # damaged, or encrypted
+        raise DataError(f"{name} cannot be unpacked ({error}). Zip the set again, without a password.") from error
+
+
+def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
+    if source.is_dir():
+        text = (source / manifest).read_text(encoding="utf-8-sig")
+    else:
+        with zipfile.ZipFile(source) as archive:
+            text = _read(archive, manifest).decode("utf-8-sig")
+    rows = list(csv.DictReader(io.StringIO(text)))
+    if not rows or not {"path", "label"} <= set(rows[0]):
+        raise DataError(f"{MANIFEST} needs the columns path and label; patient_id and split are optional.")
+    base = PurePosixPath(manifest).parent
+    cases = []
+    for line, row in enumerate(rows, start=2):
+        path = (base / row["path"]).as_posix()
+        if path not in names:
+            raise DataError(f"{MANIFEST}, line {line}: {row['path']!r} is not in {source.name}. Add it or drop the line.")
+        split = row.get("split") or ""
+        if split and split not in SPLITS:
+            raise DataError(f"{MANIFEST}, line {line}: split {split!r} is unknown. Use {', '.join(SPLITS)}.")
+        cases.append(Case(path, row["label"], row.get("patient_id") or path, split))
+    return cases
+
+
+def _from_folders(names: list[str]) -> list[Case]:
+    pictures = [
+        PurePosixPath(name)
+        for name in names
+        if PurePosixPath(name).suffix.lower() in READABLE and not PurePosixPath(name).name.startswith(".")
+    ]
+    inside = [path for path in pictures if len(path.parts) > 1 and "__MACOSX" not in path.parts]
+    return [Case(path.as_posix(), path.parent.name, path.as_posix()) for path in inside]
+
+
+def _refuse_overlap(cases: list[Case]) -> None:
+    sides: dict[str, set[str]] = {}
+    for case in cases:
+        sides.setdefault(case.patient_id, set()).add(case.split)
+    shared = sorted(patient for patient, splits in sides.items() if len(splits) > 1)
+    if shared:
+        raise PatientOverlap(
+            f"{len(shared)} patients are in more than one split of {MANIFEST}. Put all pictures of a patient on one side."
+        )

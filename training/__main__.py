@@ -1,0 +1,29 @@
+"""`python -m training COMMAND`. Research use only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from medfusion.errors import MedFusionError
+from training import run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m training", description="Train MedFusionNet. Research use only.")
+    commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("run", help="train on a labelled zip or folder")
+    run.add_arguments(command)
+    command.set_defaults(act=run.run)
+    options = parser.parse_args(arguments)
+    try:
+        card = options.act(options)
+    except MedFusionError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    sys.stdout.write(f"{card.id} {card.version} written to {options.out}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

