@@ -1,0 +1,57 @@
+"""Files on disk for the commands: folders are walked, and a file that cannot be read becomes an entry, not an end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from medfusion.errors import ScanError
+from medfusion.imaging import read_scan
+from medfusion.imaging.limits import check_bytes
+from medfusion.types import Limits, Scan
+
+
+def walk(paths: list[Path]) -> Iterator[Path]:
+    """The files themselves, and those in folders at any depth by name, without hidden ones.
+
+    Raises ScanError when a folder holds no file.
+    """
+    for path in paths:
+        if not path.is_dir():
+            yield path
+            continue
+        files = [file for file in sorted(path.rglob("*")) if file.is_file() and not is_hidden(file.relative_to(path))]
+        if not files:
+            raise ScanError("This folder holds no files. Name a folder with scans in it.")
+        yield from files
+
+
+def is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def read_file(path: Path) -> Scan:
+    """Raises ScanError, also for a file that is not there."""
+    limits = Limits()
+    try:
+        check_bytes(path.stat().st_size, limits)
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ScanError("There is no such file. Check the path.") from error
+    except OSError as error:
+        raise ScanError(f"This file cannot be opened ({error.strerror}). Check its permissions.") from error
+    return read_scan(data, name=path.name, limits=limits)
+
+
+def write_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=True) + "\n")
+
+
+def write_line(*parts: str) -> None:
+    """One line for one file, whatever its name holds: an undecodable byte or a newline must not break the output."""
+    line = "  ".join(part for part in parts if part).encode("utf-8", "replace").decode("utf-8")
+    printable = "".join(char if char.isprintable() else "?" for char in line)
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(printable.encode(encoding, "replace").decode(encoding) + "\n")
