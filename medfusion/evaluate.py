@@ -13,34 +13,33 @@ from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.library import Model
 
 BATCH = 64
+Progress = Callable[[float], None]  # called with the part done, 0..1
 
 
-def evaluate(
-    model: Model, source: Path, split: str = "test", progress: Callable[[float], None] | None = None
-) -> dict[str, object]:
-    """The figures of metrics.report on one split of a zip or folder, with what was measured on what.
+def evaluate(model: Model, source: Path, split: str = "test", progress: Progress | None = None) -> dict[str, object]:
+    """The figures of one split of a zip or folder, with what was measured on what. A set without splits counts whole.
 
-    A set without splits is measured whole. Raises DataError when the split is empty or a label is unknown to the model.
+    Raises DataError when the split is empty or a label is unknown to the model.
     """
     data = read_labelled(source)
-    part = data.subset(split) if data.has_splits and split != "all" else data
+    whole = split == "all" or not data.has_splits
+    part = data if whole else data.subset(split)
     if not part.cases:
         raise DataError(f"{source.name} has no cases in split {split!r}. It has: {', '.join(sorted(data.counts()))}.")
-    labels = part.labels(model.card.classes)
-    probabilities = score_all(model, part, progress)
+    origin = {"model": model.card.id, "version": model.card.version, "data": source.name}
+    return origin | {"split": "all" if whole else split} | evaluate_cases(model, part, progress)
+
+
+def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = None) -> dict[str, object]:
+    """metrics.report of all cases."""
     card = model.card
+    labels = data.labels(card.classes)
+    probabilities = score_all(model, data, progress)
     answers = np.array([inference.answer_indices(row, card.operating_point, card.task)[0] for row in probabilities])
-    figures = metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in part.cases])
-    return {
-        "model": card.id,
-        "version": card.version,
-        "data": source.name,
-        "split": split if data.has_splits else "all",
-        **figures,
-    }
+    return metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
 
 
-def score_all(model: Model, data: LabelledSet, progress: Callable[[float], None] | None = None) -> np.ndarray:
+def score_all(model: Model, data: LabelledSet, progress: Progress | None = None) -> np.ndarray:
     """Calibrated probabilities (n, K), case by case in the set's order, in batches."""
     rows: list[np.ndarray] = []
     batch: list[np.ndarray] = []

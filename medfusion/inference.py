@@ -83,7 +83,9 @@ def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray) -> list[str
         warnings.append("This picture is almost uniform: there is nothing in it to read.")
     smallest = min(scan.height_px, scan.width_px)
     if smallest < min(card.input.height_px, card.input.width_px) // 2:
-        warnings.append(f"This picture is only {smallest} px on its short side; details that the model needs are missing.")
+        warnings.append(
+            f"This picture is only {smallest} px on its short side: details that the model needs are missing."
+        )
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv. Never writes, never trains.
+"""Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv. Never writes anything.
 
 manifest.csv has the columns path and label, and may have patient_id and split (train, val, test). Without it the
 folder names are the labels and every picture counts as its own patient.
@@ -63,7 +63,7 @@ class LabelledSet:
         unknown = sorted({case.label for case in self.cases} - set(order))
         if unknown:
             raise DataError(
-                f"The data has the label {unknown[0]!r}, which the model does not know. Its classes: {', '.join(order)}."
+                f"The data has the label {unknown[0]!r}, unknown to the model. Its classes: {', '.join(order)}."
             )
         return np.array([order.index(case.label) for case in self.cases], dtype=np.int64)
 
@@ -124,7 +124,7 @@ def _names(source: Path) -> Iterator[str]:
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
     info = archive.getinfo(name)
     if info.file_size > MAX_FILE_BYTES:
-        raise DataError(f"{name} unpacks to {info.file_size >> 20} MB; at most {MAX_FILE_BYTES >> 20} are read. Remove it.")
+        raise DataError(f"{name} unpacks to over {MAX_FILE_BYTES >> 20} MB. Remove it.")
     try:
         return archive.read(info)
     except (zipfile.BadZipFile, RuntimeError, OSError) as error:  # damaged, or encrypted
@@ -145,7 +145,7 @@ def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
     for line, row in enumerate(rows, start=2):
         path = (base / row["path"]).as_posix()
         if path not in names:
-            raise DataError(f"{MANIFEST}, line {line}: {row['path']!r} is not in {source.name}. Add it or drop the line.")
+            raise DataError(f"{MANIFEST}, line {line}: {row['path']!r} is not there. Add it or drop the line.")
         split = row.get("split") or ""
         if split and split not in SPLITS:
             raise DataError(f"{MANIFEST}, line {line}: split {split!r} is unknown. Use {', '.join(SPLITS)}.")
@@ -170,5 +170,5 @@ def _refuse_overlap(cases: list[Case]) -> None:
     shared = sorted(patient for patient, splits in sides.items() if len(splits) > 1)
     if shared:
         raise PatientOverlap(
-            f"{len(shared)} patients are in more than one split of {MANIFEST}. Put all pictures of a patient on one side."
+            f"{len(shared)} patients are in more than one split of {MANIFEST}. Keep each patient on one side."
         )

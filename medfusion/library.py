@@ -70,7 +70,7 @@ def read_card(folder: Path) -> ModelCard:
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ModelDamaged(f"The card of model {folder.name!r} cannot be read ({error}). Install the model again.") from error
+        raise ModelDamaged(f"The card of {folder.name!r} cannot be read ({error}). Install the model again.") from error
     if len(card.operating_point.thresholds) != len(card.classes) or card.size not in SIZES or card.temperature <= 0:
         raise ModelDamaged(f"The card of model {folder.name!r} contradicts itself. Install the model again.")
     return card
@@ -96,12 +96,11 @@ def load(model_id: str, device: str | torch.device | None = None) -> Model:
         raise ModelDamaged(f"The weights of model {card.id!r} are not those of its card. Install the model again.")
     network = build(card.size, outputs_of(card))
     try:
-        state = {name: value.float() if value.is_floating_point() else value for name, value in parse_safetensors(data).items()}
-        network.load_state_dict(state)
+        network.load_state_dict(parse_safetensors(data))  # copies fp16 into the network's float32
     except (SafetensorError, RuntimeError) as error:
-        raise ModelDamaged(f"The weights of model {card.id!r} do not fit its network. Install the model again.") from error
+        raise ModelDamaged(f"The weights of {card.id!r} do not fit its network. Install the model again.") from error
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Model(card, network.eval().to(target, memory_format=torch.channels_last), target)
+    return Model(card, network.eval().to(target).to(memory_format=torch.channels_last), target)
 
 
 def save(folder: Path, card: ModelCard, network: MedFusionNet) -> ModelCard:

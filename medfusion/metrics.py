@@ -1,4 +1,4 @@
-"""Accuracy, discrimination and calibration of answers, with patient-wise bootstrap intervals. Knows no model and no file.
+"""Accuracy, discrimination and calibration of answers, with patient-wise bootstrap intervals. Knows no model.
 
 probabilities: (n, K) float, calibrated; labels: (n,) int, the true class; answers: (n,) int at the operating point.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
@@ -28,7 +29,7 @@ Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], float]  # of probabiliti
 
 
 def auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve: of the second class for two, macro one-versus-rest for more. NaN if a class is absent."""
+    """Area under the ROC curve: of the second of two classes, else macro one-versus-rest. NaN if a class is absent."""
     classes = probabilities.shape[1]
     if len(np.unique(labels)) < classes:
         return float("nan")
@@ -88,8 +89,8 @@ def report(
         "per_class": {
             name: {
                 "n": int((labels == k).sum()),
-                "sensitivity": estimate(lambda p, y, a, k=k: sensitivity(a, y, k)),
-                "specificity": estimate(lambda p, y, a, k=k: specificity(a, y, k)),
+                "sensitivity": estimate(partial(_of_class, sensitivity, k)),
+                "specificity": estimate(partial(_of_class, specificity, k)),
             }
             for k, name in enumerate(classes)
         },
@@ -113,6 +114,10 @@ def _resamples(patients: list[str], seed: int) -> list[np.ndarray]:
     members = [np.flatnonzero(owner == p) for p in range(owner.max() + 1)]
     draws = rng.integers(len(members), size=(RESAMPLES, len(members)))
     return [np.concatenate([members[i] for i in draw]) for draw in draws]
+
+
+def _of_class(figure: Callable[..., float], k: int, _: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> float:
+    return figure(answers, labels, k)
 
 
 def _share(hits: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Everything that pages and commands may ask of this package. Each call is one step of the three paths in the design."""
+"""Everything that pages may ask of this package. Each call is one step of upload → answer → evidence."""
 
 from __future__ import annotations
 
@@ -72,5 +72,3 @@ def list_samples() -> list[Sample]:
 
 def read_sample(sample_id: str) -> Scan:
     return samples.read_sample(sample_id)
-
-

@@ -29,9 +29,7 @@ def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
         for label in split.classes:
             have = counts.get(name, {}).get(label, 0)
             if have < FEWEST_CASES:
-                raise DataError(
-                    f"Class {label!r} has {have} cases in {name}; at least {FEWEST_CASES} are needed. Add cases or drop it."
-                )
+                raise DataError(f"Class {label!r} has {have} cases in {name}, fewer than {FEWEST_CASES}. Add cases.")
     return split
 
 
@@ -40,7 +38,7 @@ def _divide(data: LabelledSet, seed: int) -> LabelledSet:
     smallest = min(np.bincount(data.labels()))
     if smallest < FOLDS or len(set(patients)) < FOLDS:
         raise DataError(
-            f"The smallest class has {smallest} cases; at least {FOLDS}, of as many patients, are needed to split. Add cases."
+            f"The smallest class has {smallest} cases; {FOLDS}, of as many patients, are needed. Add cases."
         )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     part = np.empty(len(data.cases), dtype=int)

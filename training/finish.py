@@ -1,11 +1,11 @@
-"""From a trained network to a model in its folder: calibrate and choose the operating point on val, measure, write the card."""
+"""From a trained network to what its card says: calibration and operating point, chosen on val."""
 
 from __future__ import annotations
 
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from torch import Tensor
 
 import medfusion
 from medfusion.errors import ConfigError
-from medfusion.inference import to_probabilities
 from medfusion.types import OperatingPoint, Task
 
 CLEARLY = 0.975  # share of the diseased on val that the operating point must find
@@ -46,7 +45,7 @@ def read_about(path: Path | None, fallback_title: str) -> About:
         lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
         return About(**(raw | lists))
     except (OSError, ValueError, TypeError) as error:
-        raise ConfigError(f"The description {path.name} cannot be used ({error}). See training/about for examples.") from error
+        raise ConfigError(f"{path.name} does not describe data ({error}). See training/about for examples.") from error
 
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
@@ -60,7 +59,7 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]  # torch declares the closure's result as float
+    optimizer.step(closure)
     return float(log_temperature.exp())
 
 
@@ -68,7 +67,7 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
     """How to answer, chosen on val.
 
     binary: the highest threshold that still finds CLEARLY of the diseased: scans acquired elsewhere tend to look more
-    suspicious than they are, so what val's sensitivity can spare goes to specificity. multiclass: the most probable class.
+    suspicious than they are, so what val's sensitivity can spare goes to specificity. Else: the most probable class.
     """
     classes = probabilities.shape[1]
     if task != "binary":
@@ -86,13 +85,3 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
 def versions() -> dict[str, str]:
     """What a rerun needs to know."""
     return {"medfusion": medfusion.__version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def calibrated(scores: Tensor, task: Task, temperature: float) -> np.ndarray:
-    return to_probabilities(scores, task, temperature).numpy()
-
-
-def about_to_card(about: About) -> dict[str, object]:
-    """The fields that go into the card unchanged."""
-    fields = asdict(about)
-    return {key: fields[key] for key in ("title", "modality", "dicom_modalities", "intended_use", "limits", "license")}

@@ -8,7 +8,13 @@ import lightning
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+    TQDMProgressBar,
+)
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -17,7 +23,7 @@ from medfusion.errors import ConfigError
 from medfusion.inference import class_logits
 from medfusion.metrics import auroc
 from medfusion.network import MedFusionNet, build, load_imagenet
-from medfusion.types import InputSpec, Task
+from medfusion.types import Task
 from training import augment
 from training.config import TrainConfig
 from training.datasets import Pictures
@@ -74,7 +80,9 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's own union of a dozen types
         """AdamW, gentler on ImageNet layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
         config = self.config
-        pretrained = tuple(f"network.{part}." for part in ("stem", "stages", "deep")) if config.start == "imagenet" else ()
+        pretrained = (
+            tuple(f"network.{part}." for part in ("stem", "stages", "deep")) if config.start == "imagenet" else ()
+        )
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -132,7 +140,9 @@ def fit(
     network = build(config.size, 1 if task == "binary" else classes, config.seed)
     if config.start == "imagenet" and not resume:
         load_imagenet(network, imagenet_weights())
-    learner = Learner(network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config))
+    learner = Learner(
+        network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config)
+    )
     best = ModelCheckpoint(folder, BEST, monitor="val_loss", save_last=True, enable_version_counter=False)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
@@ -203,7 +213,3 @@ def _precision(config: TrainConfig):  # type: ignore[no-untyped-def]  # Lightnin
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
-
-
-def spec_of(config: TrainConfig) -> InputSpec:
-    return InputSpec(config.side_px, config.side_px)

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 
 from medfusion import library, metrics
-from medfusion.evaluate import evaluate
-from medfusion.inference import answer_indices, looks_grey
+from medfusion.evaluate import evaluate_cases
+from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
-from medfusion.types import ModelCard, Task
+from medfusion.network import MedFusionNet
+from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop
 from training.config import TrainConfig
 from training.datasets import Pictures, decode, with_splits
@@ -27,7 +28,7 @@ RUNS = Path("runs")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line: where data comes from and goes to, and one option for each setting of TrainConfig."""
-    parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE, with or without manifest.csv")
+    parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and card.json")
     parser.add_argument("--about", type=Path, help="JSON that describes the data: see training/about")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
@@ -37,59 +38,68 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=type(setting.default), help=f"default: {setting.default}")
 
 
-def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig:
-    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
-    return TrainConfig(**({"augmentation": about.augmentation} | given))
-
-
 def run(options: argparse.Namespace) -> ModelCard:
-    """Train, calibrate, measure val and test once, and write the model."""
+    """Train, calibrate, measure val and test once, and write the model. Returns the card as written."""
     started = time.perf_counter()
     about = finish.read_about(options.about, options.out.name)
     config = config_from(options, about)
     data = with_splits(read_labelled(options.data), config.seed)
     classes = about.classes or data.classes
     task: Task = "binary" if len(classes) == 2 else "multiclass"
-    spec = loop.spec_of(config)
+    spec = InputSpec(config.side_px, config.side_px)
     folder = options.runs / options.out.name
     pictures = decode(data, spec, folder / "pictures.npy")
-    part = {name: _part(data, pictures, name, classes, spec) for name in ("train", "val")}
-    network = loop.fit(part["train"], part["val"], len(classes), task, config, folder, options.resume)
+    train, val = (_part(data, pictures, split, classes, spec) for split in ("train", "val"))
 
-    scores, labels = loop.scores(network, part["val"], task), part["val"].labels
-    temperature = finish.fit_temperature(scores, torch.from_numpy(labels))
-    probabilities = finish.calibrated(scores, task, temperature)
-    point = finish.operating_point(probabilities, labels, task)
-    colour = about.colour if about.colour is not None else not looks_grey(pictures[0])
+    network = loop.fit(train, val, len(classes), task, config, folder, options.resume)
+    scores = loop.scores(network, val, task)
+    temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
+    probabilities = to_probabilities(scores, task, temperature).numpy()
+    before = metrics.expected_calibration_error(to_probabilities(scores, task).numpy(), val.labels)
     card = ModelCard(
-        id=options.out.name, version=datetime.now(UTC).strftime("%Y.%m.%d"), size=config.size, task=task, classes=classes,
-        colour=colour, input=spec, temperature=temperature, operating_point=point, weights_sha256="",
+        id=options.out.name,
+        title=about.title,
+        version=datetime.now(UTC).strftime("%Y.%m.%d"),
+        size=config.size,
+        task=task,
+        classes=classes,
+        modality=about.modality,
+        dicom_modalities=about.dicom_modalities,
+        colour=not looks_grey(pictures[0]) if about.colour is None else about.colour,
+        input=spec,
+        temperature=temperature,
+        operating_point=finish.operating_point(probabilities, val.labels, task),
+        weights_sha256="",
+        intended_use=about.intended_use,
+        limits=about.limits,
         data=dict(about.data) | {"file": options.data.name, "splits": data.counts()},
         training={
-            "command": "python -m training " + shlex.join(_portable(sys.argv[1:])), "seed": config.seed,
-            "config": asdict(config), "versions": finish.versions(),
+            "command": "python -m training " + shlex.join(_portable(sys.argv[1:])),
+            "seed": config.seed,
+            "config": asdict(config),
+            "versions": finish.versions(),
             "elapsed_s": round(time.perf_counter() - started),
         },
-        **finish.about_to_card(about),
-    )  # fmt: skip
-    card = library.save(options.out, card, network)
-    return _measure(options, card, data, network, scores.softmax(1).numpy(), labels)
+        license=about.license,
+    )
+    return measured(options.out, library.save(options.out, card, network), network, data, before)
 
 
-def _measure(options, card: ModelCard, data: LabelledSet, network, uncalibrated: np.ndarray, labels: np.ndarray) -> ModelCard:  # type: ignore[no-untyped-def]
-    """Add the figures of val and test, made by the same command that users have, to the card."""
-    model = library.load(str(options.out.resolve()), "cpu")
-    measured: dict[str, object] = {}
-    if read_labelled(options.data).has_splits:
-        for split in ("val", "test"):
-            if data.subset(split).cases:
-                measured[split] = evaluate(model, options.data, split)
-    before = metrics.expected_calibration_error(uncalibrated, labels)
-    measured["val_ece_before_temperature"] = before
-    return library.save(options.out, replace(card, metrics=measured), network)
+def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig:
+    """The description's augmentation and the command line's settings, over the defaults."""
+    given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
+    return TrainConfig(**({"augmentation": about.augmentation} | given))
 
 
-def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[str, ...], spec) -> Pictures:  # type: ignore[no-untyped-def]
+def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: LabelledSet, ece_before: float) -> ModelCard:
+    """Write the card again with the figures of val and test, made from the weights as users will load them."""
+    model = library.load(str(folder.resolve()), "cpu")
+    parts = {split: data.subset(split) for split in ("val", "test")}
+    figures: dict[str, object] = {split: evaluate_cases(model, part) for split, part in parts.items() if part.cases}
+    return library.save(folder, replace(card, metrics=figures | {"val_ece_before_temperature": ece_before}), network)
+
+
+def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[str, ...], spec: InputSpec) -> Pictures:
     chosen = np.array([case.split == split for case in data.cases])
     return Pictures(pictures[chosen], data.subset(split).labels(classes), spec)
 
@@ -97,6 +107,3 @@ def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[st
 def _portable(arguments: list[str]) -> list[str]:
     """Command-line arguments without the folders of this machine."""
     return [Path(word).name if Path(word).is_absolute() or ".." in Path(word).parts else word for word in arguments]
-
-
-__all__ = ["add_arguments", "answer_indices", "run"]

@@ -1,0 +1,52 @@
+"""`evaluate`: the figures of one model on a labelled zip or folder, as the cards hold them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from medfusion import predict_command
+from medfusion.errors import ConfigError
+from medfusion.evaluate import evaluate
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="ID", help="the model to measure, by id or folder")
+    parser.add_argument("--data", required=True, type=Path, metavar="ZIP", help="zip or folder of CLASS/FILE pictures")
+    parser.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="default: test")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
+    parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    model = predict_command.load(arguments.model, arguments.device)
+    bar = show_progress if sys.stderr.isatty() else None
+    figures = evaluate(model, arguments.data, arguments.split, bar)
+    if arguments.json:
+        try:
+            arguments.json.parent.mkdir(parents=True, exist_ok=True)
+            arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"The figures cannot be written ({error.strerror}). Choose another file.") from error
+    sys.stdout.write("\n".join(in_words(figures)) + "\n")
+    return 0
+
+
+def in_words(figures: dict) -> list[str]:
+    """One line a figure, with its 95 % interval."""
+    lines = [f"{figures['model']} {figures['version']} on {figures['data']}, {figures['split']}: n = {figures['n']}"]
+    for name in ("accuracy", "balanced_accuracy", "auroc", "ece", "brier"):
+        lines.append(f"{name:<18}{estimate(figures[name])}")
+    for name, row in figures["per_class"].items():
+        lines.append(f"{name}: sensitivity {estimate(row['sensitivity'])}, specificity {estimate(row['specificity'])}")
+    return lines
+
+
+def estimate(figure: dict) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def show_progress(part: float) -> None:
+    sys.stderr.write(f"\r{part:4.0%}" + ("\n" if part == 1 else ""))
