@@ -48,7 +48,8 @@ def read_scan(data: bytes, name: str = "", limits: Limits = DEFAULT_LIMITS, with
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
     """Keep the decoders' warnings off the console: pydicom quotes values from the header, names among them."""
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+    for library in ("pydicom", "pylibjpeg", "openjpeg", "PIL", "tifffile"):
+        logging.getLogger(library).setLevel(logging.CRITICAL + 1)
     with _warning_filters, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
