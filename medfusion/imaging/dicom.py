@@ -75,7 +75,7 @@ def parse(data: bytes, limits: Limits) -> Dataset:
 
 def check_inflated(data: bytes, limits: Limits) -> None:
     """Unpack a deflated data set (PS3.5 A.5) no further than the limit, as pydicom would unpack all of it."""
-    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() + b"\0" not in data[132:2048]:
+    if data[128:132] != b"DICM" or DeflatedExplicitVRLittleEndian.encode() not in data[132:2048]:
         return
     start = 144 + int.from_bytes(data[140:144], "little")  # group length follows the preamble: PS3.10 section 7.1
     unpacker = zlib.decompressobj(-zlib.MAX_WBITS)

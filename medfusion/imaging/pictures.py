@@ -10,39 +10,50 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from medfusion.errors import DamagedFile, ScanTooLarge, UnsupportedScan
 from medfusion.imaging.limits import SMALLER, check_pixels
+from medfusion.imaging.scientific_tiff import read_scientific
 from medfusion.types import Limits, Scan
 
 
 def read_picture(data: bytes, name: str, file_format: str, limits: Limits) -> Scan:
     """Decode one picture; the pages of a TIFF become frames."""
+    scientific = read_scientific(data, limits) if file_format == "TIFF" else None
+    frames, left_out, inverted = scientific or read_with_pillow(data, file_format, limits)
+    pages = "1 page" if left_out == 1 else f"{left_out} pages"
+    verb = "is" if left_out == 1 else "are"
+    return Scan(
+        frames=stack([narrow(frame) for frame in frames]),
+        name=name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        file_format=file_format,
+        inverted=inverted,
+        notes=(f"{pages} of another size than the first {verb} left out.",) if left_out else (),
+    )
+
+
+def read_with_pillow(data: bytes, file_format: str, limits: Limits) -> tuple[list[np.ndarray], int, bool]:
+    """The pages of the first one's size, how many were left out, and whether zero is white."""
+    image = open_picture(data, file_format, limits)
+    pages = getattr(image, "n_frames", 1) if file_format == "TIFF" else 1
+    check_pixels(image.height, image.width, pages, limits)
+    inverted = file_format == "TIFF" and is_white_zero(image)
+    frames, size = [], image.size
+    for page in range(pages):
+        if pages > 1:
+            image.seek(page)
+        if image.size == size:
+            frames.append(to_array(image))
+    return frames, pages - len(frames), inverted
+
+
+def open_picture(data: bytes, file_format: str, limits: Limits) -> Image.Image:
+    """Read the header only."""
     try:
-        image = Image.open(BytesIO(data), formats=[file_format])
+        return Image.open(BytesIO(data), formats=[file_format])
     except Image.DecompressionBombError as error:
         most = f"{limits.max_pixels / 1e6:,.0f} million"
         raise ScanTooLarge(f"This picture has more than the {most} pixels that are read. {SMALLER}") from error
     except UnidentifiedImageError as error:
         raise DamagedFile(f"This {file_format} file is damaged from its start on. Export or copy it again.") from error
-    pages = getattr(image, "n_frames", 1) if file_format == "TIFF" else 1
-    check_pixels(image.height, image.width, pages, limits)
-    frames = []
-    left_out = 0
-    size = image.size
-    for page in range(pages):
-        if pages > 1:
-            image.seek(page)
-        if image.size != size:
-            left_out += 1
-            continue
-        frames.append(to_array(image))
-    notes = (f"{left_out} pages of another size than the first are left out.",) if left_out else ()
-    return Scan(
-        frames=stack(frames),
-        name=name,
-        sha256=hashlib.sha256(data).hexdigest(),
-        file_format=file_format,
-        inverted=file_format == "TIFF" and is_white_zero(image),
-        notes=notes,
-    )
 
 
 def is_white_zero(image: Image.Image) -> bool:
@@ -54,26 +65,36 @@ def to_array(image: Image.Image) -> np.ndarray:
     """One decoded page: (H, W) grey, or (H, W, 3) uint8 when it has colours. The EXIF orientation is applied."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith(("I", "F")):
-        return deep_grey(np.asarray(upright))
-    if upright.mode in ("1", "L"):
+        return np.array(upright)
+    if upright.mode in ("1", "L") and not upright.has_transparency_data:
         return np.array(upright.convert("L"))
     if upright.has_transparency_data:
         black = Image.new("RGBA", upright.size, (0, 0, 0, 255))
         upright = Image.alpha_composite(black, upright.convert("RGBA"))
-    rgb = np.array(upright.convert("RGB"))
-    is_grey = (rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all()
-    return rgb[..., 0].copy() if is_grey else rgb  # so that windows work on a radiograph saved as RGB
+    return np.array(upright.convert("RGB"))
 
 
-def deep_grey(values: np.ndarray) -> np.ndarray:
-    """(H, W) more than 8 bits deep, in native byte order and the smallest type that holds it."""
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).any():
+def narrow(frame: np.ndarray) -> np.ndarray:
+    """One page in the smallest type of a Scan that holds it; colours that are all grey become grey."""
+    if frame.ndim == 3:
+        is_grey = (frame[..., 0] == frame[..., 1]).all() and (frame[..., 0] == frame[..., 2]).all()
+        return frame[..., 0].copy() if is_grey else frame  # so that windows work on a radiograph saved as RGB
+    if frame.dtype == np.uint8:
+        return frame
+    if frame.dtype.kind == "f":
+        if not np.isfinite(frame).any():
             raise UnsupportedScan("This picture holds no numbers (all are NaN or infinite). Export it again.")
-        return values.astype(np.float32)
-    if values.min() >= 0 and values.max() <= 0xFFFF:
-        return values.astype(np.uint16)
-    return values.astype(np.int32)
+        with np.errstate(over="ignore"):  # beyond the range of float32 means infinite
+            return frame.astype(np.float32)
+    low, high = int(frame.min()), int(frame.max())
+    dtype = (
+        np.uint16
+        if low >= 0 and high <= 0xFFFF
+        else np.int32
+        if high <= 0x7FFFFFFF and low >= -0x80000000
+        else np.float32
+    )
+    return frame.astype(dtype)
 
 
 def stack(frames: list[np.ndarray]) -> np.ndarray:

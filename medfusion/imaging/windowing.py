@@ -38,8 +38,10 @@ def display(scan: Scan, frame: int = 0, window: Window | None = None, invert: bo
 def presets(scan: Scan) -> tuple[Window, ...]:
     """Windows to offer: the file's own, the usual ones for CT, and the full range, without repetition."""
     offered = [*named(scan.windows), *(CT_WINDOWS if scan.modality == "CT" and scan.is_grey else ()), full_range(scan)]
-    unique = {(window.center, window.width, window.function): window for window in reversed(offered)}
-    return tuple(reversed(unique.values()))
+    unique: dict[tuple[float, float, str], Window] = {}
+    for window in offered:
+        unique.setdefault((window.center, window.width, window.function), window)
+    return tuple(unique.values())
 
 
 def named(windows: tuple[Window, ...]) -> list[Window]:

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from pydicom import Dataset, Sequence, dcmread
 from pydicom.uid import (
+    MPEG2MPML,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -19,7 +20,6 @@ from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
-    MPEG2MPML,
     RLELossless,
 )
 
@@ -203,7 +203,9 @@ def test_modality_lut_then_voi_lut_then_inversion():
 def test_rescale_goes_before_the_window_and_inversion_comes_last():
     # stored 0..255 → HU -1000..-745; exact window from -1000 to -800: stored 100 is in its middle
     attributes = {"WindowCenter": "-900", "WindowWidth": "200", "VOILUTFunction": "LINEAR_EXACT"}
-    data = dicom(ramp(), RescaleSlope="1", RescaleIntercept="-1000", PhotometricInterpretation="MONOCHROME1", **attributes)
+    data = dicom(
+        ramp(), RescaleSlope="1", RescaleIntercept="-1000", PhotometricInterpretation="MONOCHROME1", **attributes
+    )
     picture = display(read_scan(data)).reshape(-1)
     assert (picture[0], picture[100], picture[200], picture[255]) == (255, 255 - 128, 0, 0)
 
@@ -277,7 +279,13 @@ def test_headers_are_kept_and_identity_only_when_asked_for():
         BurnedInAnnotation="YES",
     )
     scan = read_scan(data, name="ß.dcm")
-    assert (scan.name, scan.modality, scan.body_part, scan.laterality, scan.orientation) == ("ß.dcm", "DX", "CHEST", "R", ("L", "F"))
+    assert (scan.name, scan.modality, scan.body_part, scan.laterality, scan.orientation) == (
+        "ß.dcm",
+        "DX",
+        "CHEST",
+        "R",
+        ("L", "F"),
+    )
     assert any("burned" in note for note in scan.notes)
     assert scan.identity is None
     assert "Secret" not in repr(scan) and "S3CRET" not in repr(scan)

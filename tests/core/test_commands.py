@@ -1,0 +1,161 @@
+"""`python -m medfusion inspect` and `predict`: one entry a file, whatever is among the files."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medfusion import library
+from medfusion.__main__ import COMMANDS, main
+from medfusion.network import build
+from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from tests.core.dicom_files import dicom, ramp
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A DICOM file with two frames, a PNG with a Greek name, a text file that calls itself an image, an empty one."""
+    place = tmp_path / "scans"
+    (place / "deeper").mkdir(parents=True)
+    frames = np.stack([ramp(64, 48), ramp(64, 48, start=9000)])
+    (place / "a.dcm").write_bytes(dicom(frames, Modality="CT"))
+    Image.fromarray(ramp(32, 40, dtype="u1")).save(place / "deeper" / "ακτίνα.png")
+    (place / "deeper" / "ωμέγα.png").write_text("not an image")
+    (place / "z").write_bytes(b"")
+    (place / ".hidden").write_bytes(b"")
+    return place
+
+
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A tiny model with random weights for two classes; its threshold of 0 makes it always answer the second."""
+    torch.manual_seed(0)
+    card = ModelCard(
+        id="dice",
+        title="Dice",
+        version="0.0.1",
+        size="tiny",
+        task="binary",
+        classes=("normal", "ill"),
+        modality="Anything",
+        dicom_modalities=("CT",),
+        colour=False,
+        input=InputSpec(64, 64),
+        temperature=1.0,
+        operating_point=OperatingPoint((1.0, 0.0), "Always ill."),
+        weights_sha256="",
+    )
+    library.save(tmp_path / "models" / "dice", card, build("tiny", 1))
+    monkeypatch.setenv("MEDFUSION_MODELS", str(tmp_path / "models"))
+    return "dice"
+
+
+def test_inspect_prints_one_line_a_file_and_fails_when_one_does(folder, capsys):
+    assert main(["inspect", str(folder)]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["ok", "ok", "error", "error"]
+    assert lines[0].endswith("a.dcm  48x64  CT  2 frames  DICOM  Explicit VR Little Endian")
+    assert "ακτίνα.png  40x32  -  1 frame  PNG" in lines[1]
+    assert "text file" in lines[2] and "empty" in lines[3]
+
+
+def test_inspect_succeeds_when_every_file_is_read(folder, capsys):
+    assert main(["inspect", str(folder / "a.dcm")]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_inspect_json_is_for_machines(folder, capsys):
+    main(["inspect", str(folder), "--json"])
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["status"] for entry in entries] == ["ok", "ok", "error", "error"]
+    first = entries[0]
+    assert (first["width_px"], first["height_px"], first["frames"], first["modality"]) == (48, 64, 2, "CT")
+    assert first["path"].endswith("a.dcm") and len(first["sha256"]) == 64
+    assert "Secret" not in json.dumps(entries)
+    assert set(entries[3]) == {"path", "status", "error"}
+
+
+def test_a_file_that_is_not_there_is_an_entry_like_others(folder, capsys):
+    assert main(["inspect", str(folder / "nowhere"), str(folder / "a.dcm")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("error") and "no such file" in lines[0] and lines[1].startswith("ok")
+
+
+def test_a_line_break_in_a_name_does_not_make_two_lines(tmp_path, capsys):
+    (tmp_path / "a\nok b.png").write_bytes(b"")
+    main(["inspect", str(tmp_path)])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_an_empty_folder_is_an_error_in_one_sentence(tmp_path, capsys):
+    assert main(["inspect", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: This folder holds no files. Name a folder with scans in it.\n"
+
+
+def test_predict_gives_probabilities_by_class_the_answer_and_the_model(folder, model, capsys):
+    assert main(["predict", str(folder), "--model", model, "--json", "--device", "cpu"]) == 1
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["status"] for entry in entries] == ["ok", "ok", "error", "error"]
+    first = entries[0]
+    assert set(first["probabilities"]) == {"normal", "ill"}
+    assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-6)
+    assert first["answers"] == ["ill"]
+    assert (first["model_id"], first["model_version"], first["frame"]) == ("dice", "0.0.1", 1)
+    assert "empty" in entries[3]["error"]
+
+
+def test_predict_reads_the_frame_that_is_asked_for(folder, model, capsys):
+    def chances(*extra: str) -> dict[str, float]:
+        main(["predict", str(folder / "a.dcm"), "--model", model, "--json", "--device", "cpu", *extra])
+        return json.loads(capsys.readouterr().out)[0]
+
+    assert chances("--frame", "2")["probabilities"] != chances()["probabilities"]
+    assert "has 2 frames" in str(chances("--frame", "3")["error"])
+
+
+def test_predict_without_json_is_one_readable_line(folder, model, capsys):
+    assert main(["predict", str(folder / "a.dcm"), "--model", model, "--device", "cpu"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("ok") and "  ill  (normal " in line and "[dice 0.0.1]" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--model", "nobody"], "There is no model 'nobody'"),
+        (["--model", "dice", "--frame", "0"], "Frames are counted from 1"),
+        (["--model", "dice", "--device", "abacus"], "The device 'abacus' cannot be used"),
+    ],
+)
+def test_mistakes_are_one_sentence_on_stderr(folder, model, capsys, words, sentence):
+    assert main(["predict", str(folder), *words]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == "" and sentence in shown.err and len(shown.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_that_this_is_for_research_only(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert "research use only" in " ".join(capsys.readouterr().out.split())
+
+
+def test_inspecting_does_not_wait_for_pytorch(folder):
+    code = (
+        "import sys; from medfusion.__main__ import main; main(['inspect', sys.argv[1]]); print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "a.dcm")], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "False"
+    assert done.stderr == ""
