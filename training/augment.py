@@ -5,10 +5,13 @@ A recipe works on one (3, h, w) uint8 picture. MixUp and CutMix are left out: on
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from PIL import Image
 from torchvision.transforms import v2
 
 
@@ -56,6 +59,16 @@ class Noise(torch.nn.Module):
         return (picture + noise).round().clamp(0, 255).to(torch.uint8)
 
 
+class Compression(torch.nn.Module):
+    """Store and load as JPEG of random quality; Pillow, since torchvision is giving its own coder up."""
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        store = io.BytesIO()
+        quality = int(torch.randint(40, 96, (1,)))
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(store, "JPEG", quality=quality)
+        return torch.from_numpy(np.array(Image.open(store))).permute(2, 0, 1)
+
+
 def build(recipe: Recipe, side_px: int) -> v2.Transform:
     """The random transform of one training picture to (3, side_px, side_px) uint8."""
     ratio = (1 / recipe.aspect, recipe.aspect)
@@ -74,7 +87,7 @@ def build(recipe: Recipe, side_px: int) -> v2.Transform:
             sometimes(v2.GaussianBlur(5, sigma=(0.2, 1.6))),
             sometimes(v2.RandomAdjustSharpness(2.0, p=1.0)),
             sometimes(Noise()),
-            sometimes(v2.JPEG((40, 95))),
+            sometimes(Compression()),
             v2.RandomErasing(recipe.erase, scale=(0.02, 0.12)),
         ]
     )

@@ -60,7 +60,7 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
         return loss
 
     optimizer.step(closure)
-    return float(log_temperature.exp())
+    return float(log_temperature.detach().exp())
 
 
 def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -> OperatingPoint:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
 from pathlib import Path
 
 import lightning
@@ -133,17 +135,22 @@ def fit(
 
     Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError when there is none.
     """
+    # A resumed run finds its own checkpoints: that is what they are for.
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    last = folder / LAST
+    checkpoints = folder / "checkpoints"
+    last = checkpoints / LAST
     if resume and not last.exists():
         raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
+    if not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
     network = build(config.size, 1 if task == "binary" else classes, config.seed)
     if config.start == "imagenet" and not resume:
         load_imagenet(network, imagenet_weights())
     learner = Learner(
         network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config)
     )
-    best = ModelCheckpoint(folder, BEST, monitor="val_loss", save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", save_last=True, enable_version_counter=False)
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator=config.device,
@@ -156,12 +163,12 @@ def fit(
             LearningRateMonitor("epoch"),
             TQDMProgressBar(refresh_rate=10),
         ],
-        logger=CSVLogger(folder, name="", version="curves"),
+        logger=CSVLogger(folder, name="curves"),
         gradient_clip_val=1.0,
         reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        log_every_n_steps=10,
+        log_every_n_steps=1,
     )
     trainer.fit(learner, Feed(train, val, config), ckpt_path=last if resume else None, weights_only=True)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
