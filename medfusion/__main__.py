@@ -31,6 +31,7 @@ class Command:
 COMMANDS = {
     "inspect": Command("say what files are and whether they can be read", "medfusion.inspect_command"),
     "predict": Command("answer scans with a model", "medfusion.predict_command"),
+    "evaluate": Command("measure a model on a labelled set", "medfusion.evaluate_command"),
 }
 
 
