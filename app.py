@@ -1,0 +1,13 @@
+"""Starts MedFusionNet: page settings and navigation, nothing else."""
+
+import streamlit as st
+
+st.set_page_config(page_title="MedFusionNet", page_icon="pages/ui/icon.svg", layout="wide")
+
+st.navigation(
+    [
+        st.Page("pages/analyse.py", title="Analyse", icon=":material/search_insights:", default=True),
+        st.Page("pages/model_library.py", title="Model library", icon=":material/library_books:"),
+    ],
+    position="top",
+).run()

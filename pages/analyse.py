@@ -1,0 +1,43 @@
+"""The main job: drop a scan, read a calibrated answer, see why."""
+
+import streamlit as st
+
+from medfusion import service
+from pages.ui import components, evidence, resources, state, view
+from pages.ui.messages import explained_errors
+
+case = state.current()
+
+if case is None:
+    components.page_head("Analyse a scan")
+    components.scan_uploader(f"Drop scans here: {components.FORMATS}, one or many. They stay on this machine.")
+    components.show_rejected()
+    st.subheader("No scan at hand? Open a sample", anchor=False)
+    with explained_errors():
+        components.sample_gallery()
+    st.stop()
+
+with st.sidebar:
+    components.scan_uploader("Add scans")
+    components.case_list()
+
+components.page_head(case.name)
+components.show_rejected()
+
+with explained_errors():
+    scan = resources.scan(case)
+    components.show_facts(scan)
+    with st.sidebar:
+        seen = view.view_controls(case, scan)
+    about_model, answer = st.columns([1, 2.2], gap="medium")
+    with about_model:
+        card = components.choose_model(case, scan, service.list_models())
+    if card is None:
+        evidence.show_scan(case, scan, seen)
+        st.stop()
+    prediction = resources.predict(card.id, card.version, scan.sha256, seen.frame, scan)
+    with about_model:
+        components.show_model(card)
+    with answer:
+        components.show_prediction(prediction, card)
+    evidence.show_evidence(case, scan, seen, prediction, card)

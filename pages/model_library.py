@@ -1,0 +1,16 @@
+"""The models of this installation, each with a card that a clinician can read."""
+
+import streamlit as st
+
+from medfusion import service
+from pages.ui import cards, components
+from pages.ui.messages import explained_errors
+
+components.page_head("Model library")
+
+with explained_errors():
+    models = service.list_models()
+    if not models:
+        st.info("No model is installed. Put one into the folder models, or train one.", icon=":material/help:")
+        st.stop()
+    cards.show_card(cards.choose(models))

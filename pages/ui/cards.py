@@ -1,0 +1,133 @@
+"""A model's card as a clinician reads it: what it is for, how well it does, what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import streamlit as st
+
+from medfusion.types import ModelCard
+from pages.ui.messages import percent, plain
+
+PICKED = "model"  # also the query parameter of links to a card
+SPLITS = {"train": "Training", "val": "Validation", "test": "Held out"}
+FIGURES = {
+    "accuracy": ("Accuracy", "Share of pictures answered rightly at the operating point."),
+    "balanced_accuracy": ("Balanced accuracy", "Mean over the classes of the share answered rightly."),
+    "auroc": ("AUROC", "Chance that a picture of a class ranks above one that is not; 1 is perfect, 0.5 is guessing."),
+    "ece": ("Calibration error", "Mean gap between stated probability and observed share; 0 is perfect."),
+    "brier": ("Brier score", "Mean squared error of the probabilities; 0 is perfect."),
+}
+SHARES = {"accuracy", "balanced_accuracy", "sensitivity", "specificity"}
+
+
+def choose(models: list[ModelCard]) -> ModelCard:
+    """The card to show: the one that the address names, or the first."""
+    by_id = {card.id: card for card in models}
+    chosen = st.selectbox("Model", list(by_id), key=PICKED, format_func=lambda id: by_id[id].title, bind="query-params")
+    return by_id[chosen]
+
+
+def show_card(card: ModelCard) -> None:
+    """The whole card, the most needed first."""
+    st.header(plain(card.title))
+    st.caption(plain(f"{card.modality} · version {card.version} · size {card.size}"))
+    use, limits = st.columns(2, gap="large")
+    with use:
+        st.subheader("Intended use")
+        st.markdown(plain(card.intended_use) or "Not stated.")
+        st.markdown(f"**Answers:** {plain(', '.join(card.classes))}")
+        st.markdown(f"**Operating point:** {plain(card.operating_point.rule)}")
+    with limits:
+        st.subheader("Limits")
+        st.markdown("\n".join(f"- {plain(limit)}" for limit in card.limits) or "Not stated.")
+    show_metrics(card)
+    show_data(card)
+    show_details(card)
+
+
+def show_metrics(card: ModelCard) -> None:
+    """Figures of the held-out pictures first; other splits on demand."""
+    st.subheader("How well it does")
+    splits = {name: figures for name, figures in card.metrics.items() if isinstance(figures, Mapping)}
+    if not splits:
+        st.info("This model has not been measured.", icon=":material/help:")
+        return
+    ordered = [name for name in ("test", "val", *splits) if name in splits]
+    first, *rest = dict.fromkeys(ordered)
+    show_split(first, splits[first])
+    for name in rest:
+        with st.expander(f"{SPLITS.get(name, name)} pictures"):
+            show_split(name, splits[name])
+
+
+def show_split(name: str, figures: Mapping[str, object]) -> None:
+    st.caption(
+        f"{SPLITS.get(name, plain(name))}: {figures.get('n', 'unknown number of')} pictures; 95 % intervals in brackets"
+    )
+    measured = [key for key in FIGURES if key in figures]
+    with st.grid(len(measured) or 1, min_column_width=140):
+        for key in measured:
+            label, meaning = FIGURES[key]
+            value, interval = words(figures[key], key in SHARES)
+            st.metric(
+                label, value, delta=interval or None, delta_color="off", delta_arrow="off", help=meaning, border=True
+            )
+    per_class = figures.get("per_class")
+    if isinstance(per_class, Mapping) and per_class:
+        st.table(class_table(per_class))
+
+
+def class_table(per_class: Mapping[str, Mapping[str, object]]) -> dict[str, list[str]]:
+    """Columns of a table: class, sensitivity, specificity."""
+    table: dict[str, list[str]] = {"Class": [plain(name) for name in per_class]}
+    for key in ("sensitivity", "specificity"):
+        cells = [words(figures.get(key), True) for figures in per_class.values()]
+        table[f"{key.capitalize()} at the operating point"] = [" ".join(filter(None, cell)) for cell in cells]
+    return table
+
+
+def words(figure: object, share: bool) -> tuple[str, str]:
+    """A measured figure and its interval in words; the interval is empty where there is none."""
+    if isinstance(figure, int | float):
+        figure = {"value": figure}
+    if not isinstance(figure, Mapping) or "value" not in figure:
+        return "not measured", ""
+    form = percent if share else "{:.3f}".format
+    known = "low" in figure and "high" in figure
+    return form(figure["value"]), f"({form(figure['low'])} to {form(figure['high'])})" if known else ""
+
+
+def show_data(card: ModelCard) -> None:
+    st.subheader("What it was trained on")
+    data = card.data
+    for key, label in (("source", "Source"), ("licence", "Licence of the data"), ("citation", "Citation")):
+        if data.get(key):
+            st.markdown(f"**{label}:** {plain(str(data[key]))}")
+    splits = data.get("splits")
+    if isinstance(splits, Mapping) and splits:
+        st.table(split_table(splits, card.classes))
+
+
+def split_table(splits: Mapping[str, object], classes: tuple[str, ...]) -> dict[str, list[str]]:
+    """Columns of a table: part, pictures for each class, all."""
+    counts = {name: part for name, part in splits.items() if isinstance(part, Mapping)}
+    table = {"Part": [SPLITS.get(name, plain(name)) for name in counts]}
+    for name in classes:
+        table[plain(name)] = [f"{part.get(name, 0):,}" for part in counts.values()]
+    table["All"] = [f"{sum(v for v in part.values() if isinstance(v, int)):,}" for part in counts.values()]
+    return table
+
+
+def show_details(card: ModelCard) -> None:
+    """What a data scientist asks for."""
+    with st.expander("Details: input, calibration, training, licence, checksum"):
+        codes = ", ".join(card.dicom_modalities) or "not stated"
+        size = f"{card.input.width_px} × {card.input.height_px} px, {'colour' if card.colour else 'grey'}"
+        st.markdown(f"**Input:** {size}; DICOM modalities {plain(codes)}")
+        st.markdown(f"**Temperature:** {card.temperature:.3f}")
+        st.markdown(f"**Licence of the weights:** {plain(card.license) or 'not stated'}")
+        st.markdown(f"**Identifier:** `{card.id}`, version `{card.version}`")
+        st.markdown(f"**SHA-256 of the weights:** `{card.weights_sha256}`")
+        if card.training:
+            st.json(dict(card.training), expanded=1)

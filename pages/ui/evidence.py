@@ -1,0 +1,171 @@
+"""Why the model answers as it does: Grad-CAM and LIME for the same class and the same picture, beside the scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from medfusion import service
+from medfusion.errors import MedFusionError
+from medfusion.types import Explanation, ModelCard, Prediction, Scan
+from pages.ui import pictures, resources, state
+from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
+from pages.ui.messages import explained_errors, percent, plain
+from pages.ui.overlay import map_controls
+from pages.ui.resources import Job
+from pages.ui.state import Case
+from pages.ui.view import View
+
+TITLES = {"gradcam": "Grad-CAM", "lime": "LIME"}
+SLOW = {"lime"}  # methods that take seconds: run last, with progress and a way to stop
+SIGNED_SCALE = "blue–orange"
+
+
+@dataclass(frozen=True)
+class Look:
+    """How the maps are drawn."""
+
+    methods: list[str]
+    target_index: int
+    scale: str
+    signed: bool
+    outline: float | None  # level, or None
+    narrow: bool  # panels below each other
+
+
+def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> None:
+    """Controls, the one figure, a sentence for each map, and what is still running."""
+    look = choose_look(case, prediction, card)
+    jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
+    for method, job in jobs.items():
+        if method not in SLOW and resources.explanation(job) is None:
+            with explained_errors(), st.spinner(f"Computing {TITLES[method]}…"):
+                resources.explain(job, scan)
+    found = {method: resources.explanation(job) for method, job in jobs.items()}
+    draw(case, scan, view, look, found, card)
+    for method, job in jobs.items():
+        if method in SLOW and found[method] is None:
+            run_slowly(method, job, scan)
+
+
+def show_scan(case: Case, scan: Scan, view: View) -> None:
+    """The scan alone, where there is no answer to explain."""
+    panel = Panel(plain_title(case.name))
+    plot(case, scan, view, [panel], narrow=False, alt=f"The scan {case.name}")
+
+
+def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
+    """Draw the controls of the maps."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        target = choose_target(case, prediction, card)
+        methods = st.pills(
+            "Maps",
+            list(service.EXPLAINERS),
+            selection_mode="multi",
+            default=list(service.EXPLAINERS),
+            format_func=title,
+            key="methods",
+            persist_state="session",
+        )
+        with st.popover("Colours and outline", icon=":material/palette:"):
+            scale = st.selectbox("Colour map", ["cividis", "viridis"], key="scale", persist_state="session")
+            signed = st.toggle(
+                "LIME: also show what speaks against",
+                key="signed",
+                help="Blue speaks against the class, orange for it.",
+                persist_state="session",
+            )
+            outlined = st.toggle("Outline the strongest evidence", key="outlined", persist_state="session")
+            level = st.slider(
+                "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
+            )
+        narrow = map_controls()
+    return Look(methods, target, scale, signed, level if outlined else None, narrow)
+
+
+def choose_target(case: Case, prediction: Prediction, card: ModelCard) -> int:
+    """The class to explain: the answer at first, any class on demand."""
+    key = state.key(case, f"target-{card.id}")
+    answered = prediction.answers or (
+        prediction.classes[max(range(len(card.classes)), key=prediction.probabilities.__getitem__)],
+    )
+    state.start(key, answered[0])
+    name = st.selectbox("Evidence for", list(prediction.classes), key=key, width=230, persist_state="session")
+    return prediction.classes.index(name)
+
+
+def draw(case: Case, scan: Scan, view: View, look: Look, found: dict[str, Explanation | None], card: ModelCard) -> None:
+    target = card.classes[look.target_index]
+    sentences = {method: sentence(explanation) for method, explanation in found.items() if explanation}
+    panels = [Panel("Scan"), *(map_panel(method, made, look, target) for method, made in found.items())]
+    alt = " ".join([f"The scan {case.name}.", *sentences.values()])
+    plot(case, scan, view, panels, look.narrow, alt)
+    for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
+        column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
+    if sentences:
+        st.caption("A map shows what the model used. It is not the place of a lesion.")
+
+
+def map_panel(method: str, made: Explanation | None, look: Look, target: str) -> Panel:
+    """One map over the scan, or why there is none."""
+    if made is None:
+        return Panel(title(method), note="Not computed" if method not in SLOW else "Not computed yet")
+    signed = look.signed and method == "lime"
+    if not (made.has_positive_evidence or (signed and made.signed.any())):
+        return Panel(title(method), note=f"No positive evidence<br>for {plain_title(target)}")
+    scale = SIGNED_SCALE if signed else look.scale
+    return Panel(
+        title(method),
+        pictures.map_uri(made, scale, signed),
+        colour_bar(scale, signed, plain_title(target)),
+        pictures.outlines(made, look.outline) if look.outline and made.has_positive_evidence else [],
+    )
+
+
+def colour_bar(scale: str, signed: bool, target: str) -> ColourBar:
+    colours = pictures.SCALES[scale]
+    if signed:
+        return ColourBar(colours, f"Speaks against or for {target}", "against", "for", "neither")
+    return ColourBar(colours, f"Support of {target}", "least", "most supportive")
+
+
+def plot(case: Case, scan: Scan, view: View, panels: list[Panel], narrow: bool, alt: str) -> None:
+    source = pictures.raw_uri(scan.sha256, view.frame, view.window, view.invert, scan)
+    figure = evidence_figure(source, scan, panels, stacked=narrow, keep=f"{case.id}")
+    st.plotly_chart(figure, key="evidence", config=TOOLS, alt=alt)
+
+
+def sentence(explanation: Explanation) -> str:
+    """Where the evidence lies, in words, with how well the method itself fits."""
+    words = service.describe(explanation)
+    if explanation.fit is not None:
+        words += f" Its local model explains {percent(explanation.fit)} of the change (R²)."
+    return words
+
+
+def run_slowly(method: str, job: Job, scan: Scan) -> None:
+    """Run a slow method with progress. Stop, or any other click, ends it; a click elsewhere starts it again."""
+    if state.is_stopped(job):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.markdown(f"{title(method)} was stopped.", width="content")
+            st.button(f"Compute {title(method)}", key=f"resume-{method}", on_click=state.resume, args=(job,))
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        bar = st.progress(0.0, text=f"Computing {title(method)}…")
+        st.button("Stop", key=f"stop-{method}", on_click=state.stop, args=(job,), icon=":material/stop:")
+    try:
+        resources.explain(job, scan, lambda done: bar.progress(done, text=f"Computing {title(method)}: {done:.0%}"))
+    except MedFusionError:
+        state.stop(job)  # so that the error stays in view instead of being met again
+        raise
+    st.rerun()
+
+
+def title(method: str) -> str:
+    return TITLES.get(method, method)
+
+
+def plain_title(text: str) -> str:
+    """Text that Plotly does not read as markup."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,172 @@
+"""Raw picture, Grad-CAM and LIME in one Plotly figure, so that zooming one zooms all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from medfusion.types import Prediction, Scan
+from pages.ui.messages import percent
+
+GAP = 0.015  # between panels, of the figure's width
+OUTLINE_COLOUR = "#ffffff"
+BAR_COLOUR = "#2f86bd"  # contrast of 4 or more on both themes
+TOOLS = {
+    "displaylogo": False,
+    "scrollZoom": True,
+    "displayModeBar": True,
+    "modeBarButtons": [["zoomIn2d", "zoomOut2d", "pan2d", "zoom2d", "resetScale2d"]],
+}
+
+
+@dataclass(frozen=True)
+class ColourBar:
+    """A colour map with its meaning and that of its ends."""
+
+    colours: list[str]
+    meaning: str
+    low: str
+    high: str
+    middle: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One picture beside the others. Without a map_source it shows the scan alone."""
+
+    title: str
+    map_source: str | None = None
+    bar: ColourBar | None = None
+    outlines: list[np.ndarray] = field(default_factory=list)
+    note: str = ""  # shown over the picture
+
+
+def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: bool, keep: str) -> go.Figure:
+    """Draw the panels in a row, or stacked on a narrow screen. The zoom is kept while `keep` stays the same."""
+    count = len(panels)
+    figure = make_subplots(
+        rows=count if stacked else 1,
+        cols=1 if stacked else count,
+        shared_xaxes="all",
+        shared_yaxes="all",
+        horizontal_spacing=GAP,
+        vertical_spacing=0.12 / count,
+        subplot_titles=[panel.title for panel in panels],
+    )
+    for number, panel in enumerate(panels, start=1):
+        place = {"row": number, "col": 1} if stacked else {"row": 1, "col": number}
+        add_panel(figure, panel, raw_source, scan, place)
+    ratio = scan.spacing_mm[0] / scan.spacing_mm[1] if scan.spacing_mm else 1.0
+    frame_axes(figure, scan, ratio)
+    figure.update_layout(
+        height=height_px(scan.height_px * ratio / scan.width_px, count, stacked),
+        margin={"l": 4, "r": 4, "t": 58, "b": 72},
+        dragmode="pan",
+        showlegend=False,
+        uirevision=keep,
+        hovermode=False,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+    )
+    return figure
+
+
+def add_panel(figure: go.Figure, panel: Panel, raw_source: str, scan: Scan, place: dict[str, int]) -> None:
+    """The scan first, then its map: the page's style sheet finds maps as the pictures that follow another."""
+    for order, source in enumerate(filter(None, (raw_source, panel.map_source))):
+        # a hair's breadth apart: Plotly takes pictures at the very same place for one, and drops the second
+        figure.add_layout_image(
+            source=source,
+            x=order * 1e-6,
+            y=0,
+            sizex=scan.width_px,
+            sizey=scan.height_px,
+            sizing="stretch",
+            layer="below",
+            **place,
+        )
+    for line in panel.outlines or [np.empty((0, 2))]:
+        figure.add_scatter(
+            x=line[:, 0], y=line[:, 1], mode="lines", line={"color": OUTLINE_COLOUR, "width": 1.5}, **place
+        )
+    if panel.bar:
+        figure.add_scatter(x=[None], y=[None], mode="markers", marker=bar_marker(figure, panel.bar, place), **place)
+    if panel.note:
+        figure.add_annotation(
+            text=panel.note,
+            x=0.5,
+            y=0.5,
+            xref="x domain",
+            yref="y domain",
+            showarrow=False,
+            font={"color": "#ffffff", "size": 14},
+            bgcolor="rgba(0,0,0,0.65)",
+            borderpad=8,
+            **place,
+        )
+
+
+def bar_marker(figure: go.Figure, bar: ColourBar, place: dict[str, int]) -> dict[str, object]:
+    """An invisible marker whose colour bar lies under the panel."""
+    plot = figure.get_subplot(**place)
+    left, right = plot.xaxis.domain
+    ticks = {0.0: bar.low, 0.5: bar.middle, 1.0: bar.high}
+    shown = {at: text for at, text in ticks.items() if text}
+    return {
+        "color": [0],
+        "cmin": 0,
+        "cmax": 1,
+        "colorscale": bar.colours,
+        "showscale": True,
+        "colorbar": {
+            "orientation": "h",
+            "x": (left + right) / 2,
+            "y": plot.yaxis.domain[0],
+            "yanchor": "top",
+            "ypad": 4,
+            "len": (right - left) * 0.8,
+            "thickness": 9,
+            "outlinewidth": 0,
+            "tickvals": list(shown),
+            "ticktext": list(shown.values()),
+            "ticks": "",
+            "title": {"text": bar.meaning, "side": "bottom"},
+        },
+    }
+
+
+def frame_axes(figure: go.Figure, scan: Scan, ratio: float) -> None:
+    """Axes in pixels of the original frame, unseen, of true proportions; no panning off the picture."""
+    width, height = scan.width_px, scan.height_px
+    figure.update_xaxes(visible=False, range=[0, width], constrain="domain")
+    figure.update_yaxes(visible=False, range=[height, 0], constrain="domain", scaleanchor="x", scaleratio=ratio)
+
+
+def height_px(aspect: float, count: int, stacked: bool) -> int:
+    """A height that suits the usual width of the page: 1100 px, or 360 px when stacked."""
+    if stacked:
+        return round(count * (360 * min(aspect, 1.6) + 60))
+    return round(min(max(1100 / count * aspect, 300), 640) + 130)
+
+
+def probability_bars(prediction: Prediction) -> go.Figure:
+    """One bar for each class, with its number."""
+    names = [f"{name}  " for name in prediction.classes]
+    numbers = [f" {percent(probability)}" for probability in prediction.probabilities]
+    bars = go.Bar(
+        x=prediction.probabilities,
+        y=names,
+        orientation="h",
+        text=numbers,
+        textposition="outside",
+        cliponaxis=False,
+        marker_color=BAR_COLOUR,
+    )
+    figure = go.Figure(bars)
+    figure.update_xaxes(visible=False, range=[0, 1.18])
+    figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", automargin=True)
+    figure.update_layout(height=12 + 28 * len(names), margin={"l": 0, "r": 0, "t": 2, "b": 2}, bargap=0.35)
+    return figure

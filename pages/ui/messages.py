@@ -1,0 +1,45 @@
+"""Errors and names in words for a clinician. A MedFusionError becomes a sentence; any other error stays loud."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import streamlit as st
+
+from medfusion import errors
+
+# Most particular first: the first class that fits gives the headline.
+HEADLINES = {
+    errors.ScanError: "This file cannot be shown",
+    errors.ModelError: "This model cannot be used",
+    errors.ExplanationError: "This map cannot be made",
+    errors.MedFusionError: "This cannot be done",
+}
+MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~$:])")
+
+
+def headline(error: errors.MedFusionError) -> str:
+    return next(text for kind, text in HEADLINES.items() if isinstance(error, kind))
+
+
+@contextmanager
+def explained_errors() -> Iterator[None]:
+    """Show an error that the user can mend, and go on below the block."""
+    try:
+        yield
+    except errors.MedFusionError as error:
+        st.error(plain(str(error)), title=headline(error), icon=":material/error:")
+
+
+def plain(text: str) -> str:
+    """Text of unknown origin, such as a file's name, that Markdown shows as it is."""
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def percent(share: float) -> str:
+    """A probability in words that never claims certainty."""
+    if share >= 0.999:
+        return "> 99.9 %"
+    return "< 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"

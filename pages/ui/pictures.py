@@ -1,0 +1,88 @@
+"""Arrays to pictures that a browser shows: data URIs at display size, never numbers for each pixel."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+import plotly.colors
+import streamlit as st
+from PIL import Image
+
+from medfusion import service
+from medfusion.types import Explanation, Scan, Window
+
+RAW_SIDE_PX = 1280  # a panel is 350 px wide at first; this leaves 3.5 times zoom before pixels show
+MAP_SIDE_PX = 512  # maps are smooth: 7 × 7 to 28 × 28 cells, or superpixels of a 224 px picture
+CLEAR_BELOW = 0.35  # of the strongest evidence: weaker evidence fades out, so that the anatomy stays visible
+BLUE_ORANGE = ["#08306b", "#2171b5", "#9ecae1", "#f7f7f7", "#fdae6b", "#e6550d", "#7f2704"]
+SCALES = {
+    "cividis": plotly.colors.sequential.Cividis,
+    "viridis": plotly.colors.sequential.Viridis,
+    "blue–orange": BLUE_ORANGE,
+}
+
+
+def ramp(scale: str) -> np.ndarray:
+    """A colour map as (256, 3) uint8, from its lowest to its highest value."""
+    stops = [plotly.colors.hex_to_rgb(c) if c.startswith("#") else plotly.colors.unlabel_rgb(c) for c in SCALES[scale]]
+    at = np.linspace(0, 1, len(stops))
+    channels = [np.interp(np.linspace(0, 1, 256), at, channel) for channel in zip(*stops, strict=True)]
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+
+
+def shrunk(picture: Image.Image, side_px: int) -> Image.Image:
+    """At most side_px on the longer side; smaller pictures stay as they are."""
+    factor = side_px / max(picture.size)
+    if factor >= 1:
+        return picture
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+    return picture.resize(size, Image.Resampling.BOX if picture.mode == "F" else Image.Resampling.LANCZOS)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture without loss: what the reader sees is what was decoded."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def raw_uri(sha256: str, frame: int, window: Window | None, invert: bool, _scan: Scan) -> str:
+    """One frame as the chosen window shows it."""
+    return data_uri(shrunk(Image.fromarray(service.display(_scan, frame, window, invert)), RAW_SIDE_PX))
+
+
+def thumbnail(scan: Scan, side_px: int = 320) -> np.ndarray:
+    """(s, s, 3) uint8: the middle of the first frame, square."""
+    picture = Image.fromarray(service.display(scan)).convert("RGB")
+    edge = min(picture.size)
+    left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
+    return np.asarray(picture.crop((left, top, left + edge, top + edge)).resize((side_px, side_px)))
+
+
+def map_uri(explanation: Explanation, scale: str, signed: bool) -> str:
+    """A map in colours; opaque where the evidence is strong, clear where there is none."""
+    values = grid(explanation.signed if signed else explanation.heatmap)
+    position = (values + 1) / 2 if signed else values
+    colours = ramp(scale)[np.rint(255 * np.clip(position, 0, 1)).astype(np.uint8)]
+    alpha = np.rint(255 * np.clip(np.abs(values) / CLEAR_BELOW, 0, 1)).astype(np.uint8)
+    return data_uri(Image.fromarray(np.dstack([colours, alpha])))
+
+
+def grid(values: np.ndarray) -> np.ndarray:
+    """(H, W) float32 at the size a map is shown, (h, w)."""
+    return np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), MAP_SIDE_PX))
+
+
+def outlines(explanation: Explanation, level: float, side_px: int = 128) -> list[np.ndarray]:
+    """Closed lines around the evidence of at least level. Each (n, 2) of (x, y) in pixels of the original frame."""
+    from skimage.measure import find_contours  # takes a second to import: only when an outline is asked for
+
+    height, width = explanation.heatmap.shape
+    small = np.asarray(shrunk(Image.fromarray(explanation.heatmap), side_px))
+    framed = np.pad(small, 1)  # so that a line closes at the border
+    size = np.array([width / small.shape[1], height / small.shape[0]])
+    edges = [(line[:, ::-1] - 0.5) * size for line in find_contours(framed, level)]
+    return [np.clip(edge, 0, (width, height)) for edge in edges]

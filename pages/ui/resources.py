@@ -1,0 +1,104 @@
+"""What sessions share: loaded models, decoded scans, answers, maps and encoded pictures, each in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+import streamlit as st
+
+from medfusion import service
+from medfusion.service import Model
+from medfusion.types import Explanation, Prediction, Scan
+from pages.ui.state import Case
+
+T = TypeVar("T")
+
+SCAN_BYTES = 2**30  # decoded scans kept for all sessions together
+MAP_BYTES = 2**28  # explanations kept; one of a 2000 × 2000 scan takes 32 MB
+LIME_SEED = 0  # one seed, so that the same scan always shows the same map
+
+
+class RecentlyUsed(Generic[T]):
+    """Values up to a number of bytes; those unused for longest go first. Safe between sessions."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.held: OrderedDict[Hashable, tuple[T, int]] = OrderedDict()
+        self.lock = threading.Lock()
+
+    def get(self, key: Hashable) -> T | None:
+        with self.lock:
+            if key not in self.held:
+                return None
+            self.held.move_to_end(key)
+            return self.held[key][0]
+
+    def put(self, key: Hashable, value: T, size: int) -> T:
+        with self.lock:
+            self.held[key] = (value, size)
+            self.held.move_to_end(key)
+            while len(self.held) > 1 and sum(size for _, size in self.held.values()) > self.max_bytes:
+                self.held.popitem(last=False)
+        return value
+
+
+@st.cache_resource
+def scans() -> RecentlyUsed[Scan]:
+    return RecentlyUsed(SCAN_BYTES)
+
+
+@st.cache_resource
+def explanations() -> RecentlyUsed[Explanation]:
+    return RecentlyUsed(MAP_BYTES)
+
+
+@st.cache_resource(max_entries=8, show_spinner="Loading the model…")
+def model(model_id: str, version: str) -> Model:
+    """A loaded model. version: of the card, so that a model replaced on disk is loaded again."""
+    return service.load_model(model_id)
+
+
+def scan(case: Case) -> Scan:
+    """Decode a case, or take it from memory. Raises ScanError."""
+    key = case.sample_id or str(case.path)
+    found = scans().get(key)
+    if found is not None:
+        return found
+    fresh = service.read_scan(case.path.read_bytes(), case.name) if case.path else service.read_sample(case.sample_id)
+    return scans().put(key, fresh, fresh.frames.nbytes)
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def predict(model_id: str, version: str, sha256: str, frame: int, _scan: Scan) -> Prediction:
+    return service.predict(model(model_id, version), _scan, frame)
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def suggest(model_ids: tuple[str, ...], sha256: str, _scan: Scan) -> str | None:
+    return service.suggest_model(_scan)
+
+
+Job = tuple[str, int, str, str, int, str]  # scan, frame, model, version, class, method
+
+
+def job_of(prediction: Prediction, target_index: int, method: str) -> Job:
+    """What identifies an explanation; seed and settings are the same for all."""
+    model_key = (prediction.model_id, prediction.model_version)
+    return (prediction.scan_sha256, prediction.frame, *model_key, target_index, method)
+
+
+def explanation(job: Job) -> Explanation | None:
+    """A map that was made before, or None."""
+    return explanations().get(job)
+
+
+def explain(job: Job, scan: Scan, progress: Callable[[float], None] | None = None) -> Explanation:
+    """Make a map and keep it. Raises ExplanationError."""
+    _, frame, model_id, version, target_index, method = job
+    made = service.explain(
+        model(model_id, version), scan, target_index, method, frame=frame, seed=LIME_SEED, progress=progress
+    )
+    return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)

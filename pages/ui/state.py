@@ -1,0 +1,203 @@
+"""What one browser tab remembers: the only reader and writer of st.session_state.
+
+Decoded scans do not live here, only their files in a folder that goes when the session does. Choices made in widgets
+are kept by Streamlit itself (persist_state="session") under the keys that `key` returns.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.typing import UploadedFile
+
+from medfusion.types import Window
+
+PICKED = "case"  # key of the case list: the id of the case in view
+CUSTOM = "Custom"  # the window preset that the sliders choose
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan of this session: an uploaded file, or a sample where path is None."""
+
+    id: int
+    name: str
+    path: Path | None = None
+    sample_id: str = ""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that could not be read, and the sentence that says why."""
+
+    name: str
+    reason: str
+
+
+class Spool:
+    """A folder for this session's files. Removed with the session, or with the program."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="medfusion-"))
+        self.remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
+class Memory:
+    """Everything of a session that is not the value of a widget."""
+
+    def __init__(self) -> None:
+        self.cases: dict[int, Case] = {}
+        self.rejected: list[Rejected] = []
+        self.spool = Spool()
+        self.last_id = 0
+        self.uploaders = 0
+        self.stopped: set[Hashable] = set()
+
+
+def memory() -> Memory:
+    if "memory" not in st.session_state:
+        st.session_state["memory"] = Memory()
+    return st.session_state["memory"]
+
+
+def key(case: Case, what: str) -> str:
+    """The key of a widget that belongs to one case, so that each case keeps its own window, class and frame."""
+    return f"{what}-{case.id}"
+
+
+def cases() -> list[Case]:
+    return list(memory().cases.values())
+
+
+def current() -> Case | None:
+    """The case in view; the last one when none was picked."""
+    found = memory().cases.get(st.session_state.get(PICKED))
+    return found or next(reversed(memory().cases.values()), None)
+
+
+def show(case: Case) -> None:
+    """Bring a case into view. Call before the case list is drawn, or from a callback."""
+    st.session_state[PICKED] = case.id
+
+
+def step(by: int) -> None:
+    """Callback: view the next (1) or the previous (-1) case, round the end."""
+    ids, case = list(memory().cases), current()
+    if case:
+        show(memory().cases[ids[(ids.index(case.id) + by) % len(ids)]])
+
+
+def add_file(name: str, data: bytes) -> Case:
+    """Keep an uploaded file on disk, under a name of our own, and list it."""
+    kept = memory()
+    kept.last_id += 1
+    path = kept.spool.folder / f"{kept.last_id}"
+    path.write_bytes(data)
+    kept.cases[kept.last_id] = Case(kept.last_id, name, path=path)
+    return kept.cases[kept.last_id]
+
+
+def open_sample(sample_id: str, title: str) -> None:
+    """Callback: list a sample once, and view it."""
+    kept = memory()
+    known = [case for case in cases() if case.sample_id == sample_id]
+    if not known:
+        kept.last_id += 1
+        kept.cases[kept.last_id] = Case(kept.last_id, title, sample_id=sample_id)
+    show(known[0] if known else kept.cases[kept.last_id])
+
+
+def reject(name: str, reason: str) -> None:
+    memory().rejected.append(Rejected(name, reason))
+
+
+def rejected() -> list[Rejected]:
+    return memory().rejected
+
+
+def forget_rejected() -> None:
+    """Callback: empty the list of files that could not be read."""
+    memory().rejected.clear()
+
+
+def remove(case: Case) -> None:
+    """Callback: take one case off the list and delete its file."""
+    ids = list(memory().cases)
+    if len(ids) > 1:
+        step(1)
+    del memory().cases[case.id]
+    if case.path:
+        case.path.unlink(missing_ok=True)
+
+
+def clear() -> None:
+    """Callback: take all cases off the list and delete their files."""
+    for case in cases():
+        remove(case)
+    forget_rejected()
+
+
+def uploader_key() -> str:
+    return f"upload-{memory().uploaders}"
+
+
+def renew_uploader() -> None:
+    """Let go of the uploader's value: the next run draws an empty one."""
+    memory().uploaders += 1
+
+
+def release(file: UploadedFile) -> None:
+    """Free the memory that Streamlit holds for an uploaded file."""
+    context = get_script_run_ctx()
+    if context is not None:
+        context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
+
+
+def choose_preset(case: Case, presets: tuple[Window, ...]) -> None:
+    """Callback: move the window sliders to the preset just chosen."""
+    for window in presets:
+        if window.name == st.session_state[key(case, "preset")]:
+            st.session_state[key(case, "center")] = window.center
+            st.session_state[key(case, "width")] = window.width
+
+
+def choose_custom(case: Case) -> None:
+    """Callback: the sliders moved, so no preset applies."""
+    st.session_state[key(case, "preset")] = CUSTOM
+
+
+def reset_view(case: Case) -> None:
+    """Callback: show the scan as its file asks."""
+    for what in ("preset", "center", "width", "invert"):
+        st.session_state.pop(key(case, what), None)
+
+
+def start(widget_key: str, value: object) -> None:
+    """Give a widget its first value, once."""
+    st.session_state.setdefault(widget_key, value)
+
+
+def stop(job: Hashable) -> None:
+    """Callback: do not run this explanation until it is asked for again."""
+    memory().stopped.add(job)
+
+
+def resume(job: Hashable) -> None:
+    """Callback: run a stopped explanation after all."""
+    memory().stopped.discard(job)
+
+
+def is_stopped(job: Hashable) -> bool:
+    return job in memory().stopped
+
+
+def component_value(component_key: str, name: str) -> object:
+    """What a browser component last reported, or None."""
+    return st.session_state.get(component_key, {}).get(name)

@@ -1,0 +1,85 @@
+"""How the scan is shown: frame, window, inversion. None of it changes what the model reads, but for the frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import streamlit as st
+
+from medfusion import service
+from medfusion.types import Scan, Window
+from pages.ui import state
+from pages.ui.state import CUSTOM, Case
+
+AS_STORED = "As the file asks"
+
+
+@dataclass(frozen=True)
+class View:
+    """What the reader chose. window None: as the file asks."""
+
+    frame: int
+    window: Window | None
+    invert: bool
+
+
+def view_controls(case: Case, scan: Scan) -> View:
+    """Draw the controls of one case, with the values that it had before."""
+    frame = choose_frame(case, scan)
+    window = choose_window(case, scan)
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        invert = st.toggle("Invert", key=state.key(case, "invert"), persist_state="session")
+        st.button("Reset view", key="reset-view", on_click=state.reset_view, args=(case,))
+    st.caption("The view does not change what the model reads.")
+    return View(frame, window, invert)
+
+
+def choose_frame(case: Case, scan: Scan) -> int:
+    """The index of the frame in view."""
+    if scan.frame_count == 1:
+        return 0
+    key = state.key(case, "frame")
+    state.start(key, 1)
+    return st.slider("Frame", 1, scan.frame_count, key=key, persist_state="session") - 1
+
+
+def choose_window(case: Case, scan: Scan) -> Window | None:
+    """The window in use; None to show the scan as its file asks."""
+    presets = service.presets(scan)
+    by_name = {window.name: window for window in presets}
+    preset, center, width = (state.key(case, what) for what in ("preset", "center", "width"))
+    state.start(preset, AS_STORED)
+    state.start(center, float(presets[0].center))
+    state.start(width, float(max(presets[0].width, smallest_width(scan))))
+    chosen = st.selectbox(
+        "Window",
+        [AS_STORED, *by_name, CUSTOM],
+        key=preset,
+        on_change=state.choose_preset,
+        args=(case, presets),
+        persist_state="session",
+    )
+    low, high = value_range(presets)
+    step = smallest_width(scan)
+    moved = {"on_change": state.choose_custom, "args": (case,), "persist_state": "session", "step": step}
+    form = "%.0f" if step >= 1 else "%.3g"
+    middle = st.slider("Centre (level)", low, high, key=center, format=form, **moved)
+    breadth = st.slider("Width", step, max(high - low, 2 * step), key=width, format=form, **moved)
+    if chosen == AS_STORED:
+        return None
+    return by_name.get(chosen) or Window(middle, breadth, CUSTOM)
+
+
+def smallest_width(scan: Scan) -> float:
+    """One grey level; a thousandth of the range where values are not whole numbers."""
+    if scan.frames.dtype.kind != "f":
+        return 1.0
+    low, high = value_range(service.presets(scan))
+    return (high - low) / 1000
+
+
+def value_range(presets: tuple[Window, ...]) -> tuple[float, float]:
+    """From the lowest to the highest value that any preset shows; never empty."""
+    low = min(window.center - window.width / 2 for window in presets)
+    high = max(window.center + window.width / 2 for window in presets)
+    return (float(low), float(high)) if high > low else (float(low) - 1, float(high) + 1)
