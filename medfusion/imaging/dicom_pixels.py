@@ -8,11 +8,11 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGTransferSyntaxes
 
-from medfusion.errors import UnsupportedScan
+from medfusion.errors import DamagedFile, UnsupportedScan
 from medfusion.imaging import dicom_headers as headers
-from medfusion.imaging.jpeg12 import decode_jpeg_12, is_jpeg_12
+from medfusion.imaging.gdcm_apart import decode_apart
 from medfusion.imaging.palette import apply_palette
 from medfusion.types import Window
 
@@ -44,12 +44,24 @@ def decode(dataset: Dataset) -> Pixels:
 
 def decode_stored(dataset: Dataset) -> tuple[np.ndarray, str]:
     """Stored values, (F, H, W) or (F, H, W, 3), and the photometric interpretation that they are in now."""
-    if is_jpeg_12(dataset):
-        return decode_jpeg_12(dataset), str(dataset.PhotometricInterpretation)
-    decoder = find_decoder(dataset.file_meta.TransferSyntaxUID)
-    array, facts = decoder.as_array(dataset, allow_excess_frames=False)  # type: ignore[arg-type]
-    array = array if int(dataset.NumberOfFrames) > 1 else array[None]
-    return array.astype(array.dtype.newbyteorder("="), copy=False), str(facts["photometric_interpretation"])
+    array, photometric = decode_array(dataset, find_decoder(dataset.file_meta.TransferSyntaxUID))
+    shape = (int(dataset.NumberOfFrames), int(dataset.Rows), int(dataset.Columns))
+    array = array.reshape(*shape, 3) if dataset.SamplesPerPixel == 3 else array.reshape(shape)
+    return array.astype(array.dtype.newbyteorder("="), copy=False), photometric
+
+
+def decode_array(dataset: Dataset, decoder: Decoder) -> tuple[np.ndarray, str]:
+    """Try the plugins that survive damaged data, one by one, then GDCM for JPEG, in a process of its own."""
+    plugins = [plugin for plugin in decoder.available_plugins if plugin != "gdcm"]
+    for plugin in plugins or ([] if decoder.is_encapsulated else [""]):
+        try:
+            array, facts = decoder.as_array(dataset, decoding_plugin=plugin, allow_excess_frames=False)  # type: ignore[arg-type]
+        except RuntimeError:  # pydicom's word for "this plugin failed"
+            continue
+        return array, str(facts["photometric_interpretation"])
+    if plugins and decoder.UID not in JPEGTransferSyntaxes:
+        raise DamagedFile("The picture in this DICOM file is damaged and cannot be decoded. Export or copy it again.")
+    return decode_apart(dataset)
 
 
 def find_decoder(syntax: UID) -> Decoder:

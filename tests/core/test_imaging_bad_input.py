@@ -9,12 +9,20 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, RLELossless
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+)
 
 from medfusion.errors import DamagedFile, NotAnImage, ScanError, ScanTooLarge, UnsupportedScan
 from medfusion.imaging import read_scan
+from medfusion.imaging.gdcm_apart import picture_part
 from medfusion.types import Limits
-from tests.core.dicom_files import compressed, dicom, ramp
+from tests.core.dicom_files import compressed, dicom, make_dataset, ramp, to_bytes
 
 REMEDY = r"(again|Export|Load|Unpack)"
 
@@ -124,6 +132,22 @@ def test_sentences_hold_neither_the_name_nor_the_patient():
         assert not any(word in str(caught.value) for word in ("Müller", "Secret", "S3CRET"))
 
 
+@pytest.mark.parametrize("syntax", [JPEGLosslessSV1, JPEGExtended12Bit])
+def test_data_that_gdcm_gives_up_on_are_called_damaged(syntax):
+    dataset = make_dataset(ramp(), BitsStored=12, HighBit=11)
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xc3" + bytes(60)])
+    dataset["PixelData"].is_undefined_length = True
+    with pytest.raises(DamagedFile, match=REMEDY):
+        read_scan(to_bytes(dataset))
+
+
+def test_only_the_picture_is_sent_to_the_process_of_gdcm():
+    part = picture_part(make_dataset(ramp(), NumberOfFrames=1))
+    assert ramp().tobytes() in part
+    assert b"Secret" not in part and b"S3CRET" not in part
+
+
 def files_to_break() -> list[bytes]:
     return [
         noise("PNG"),
@@ -135,7 +159,7 @@ def files_to_break() -> list[bytes]:
     ]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_broken_bytes_never_raise_anything_but_a_sentence(seed):
     rng = np.random.default_rng(seed)
     for data in files_to_break():
