@@ -27,11 +27,14 @@ WEIGHTS = "weights.safetensors"
 
 @dataclass(frozen=True, eq=False)
 class Model:
-    """A verified network in evaluation mode, with its card."""
+    """A network in evaluation mode, frozen, with its card. Sessions share it: nobody changes it."""
 
     card: ModelCard
     network: MedFusionNet
     device: torch.device
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
 
 
 def folders() -> list[Path]:
@@ -100,7 +103,7 @@ def load(model_id: str, device: str | torch.device | None = None) -> Model:
     except (SafetensorError, RuntimeError) as error:
         raise ModelDamaged(f"The weights of {card.id!r} do not fit its network. Install the model again.") from error
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return Model(card, network.eval().to(target).to(memory_format=torch.channels_last), target)
+    return Model(card, network.to(target).to(memory_format=torch.channels_last), target)
 
 
 def save(folder: Path, card: ModelCard, network: MedFusionNet) -> ModelCard:

@@ -176,12 +176,19 @@ class MedFusionNet(nn.Module):
             raise ConfigError(
                 f"The input is {x.shape[-2]}×{x.shape[-1]} px. Choose sides that are multiples of {STRIDE}."
             )
-        cnn_map = self.stages(self.stem(x))
+        logits, found = self.classify(self.extract(x))
+        return (logits, found) if features else logits
+
+    def extract(self, x: Tensor) -> Tensor:
+        """The CNN: (B, 3, H, W) to the map (B, 112, H/16, W/16)."""
+        return self.stages(self.stem(x))
+
+    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
+        """Everything after the CNN: patch embedding, Transformer, fusion and head."""
         tokens = self.norm(self.encoder(self.embed(cnn_map)))
         token_grid = tokens.transpose(1, 2).unflatten(2, cnn_map.shape[-2:])
         fused = torch.cat([token_grid.mean((2, 3)), self.deep(cnn_map).mean((2, 3))], dim=1)
-        logits = self.head(self.dropout(fused))
-        return (logits, Features(cnn_map, token_grid)) if features else logits
+        return self.head(self.dropout(fused)), Features(cnn_map, token_grid)
 
 
 def build(size: str, outputs: int, seed: int = 0) -> MedFusionNet:

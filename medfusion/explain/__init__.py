@@ -1,0 +1,93 @@
+"""Why the model answered: one contract, one file for each method. All start from the same picture and target class."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+
+from medfusion.errors import ExplanationError
+from medfusion.explain import gradcam, lime
+from medfusion.explain.contract import Explainer, Progress
+from medfusion.explain.heatmap import positive_part, signed_part, to_scan_grid
+from medfusion.explain.words import describe
+from medfusion.imaging import display
+from medfusion.library import Model
+from medfusion.preprocess import squash
+from medfusion.types import Explanation, Scan
+
+__all__ = ["EXPLAINERS", "describe", "explain"]
+
+EXPLAINERS: dict[str, Explainer] = {
+    "gradcam": Explainer(
+        "Grad-CAM",
+        "Regions whose features push the score of the class up, seen from inside the network; coarse.",
+        gradcam.attribute,
+        gradcam.GradCamSettings,
+        draws_random_numbers=False,
+    ),
+    "lime": Explainer(
+        "LIME",
+        "Patches that raise or lower the probability of the class when they are shown or hidden; from outside.",
+        lime.attribute,
+        lime.LimeSettings,
+        draws_random_numbers=True,
+    ),
+}
+
+
+def explain(
+    model: Model,
+    scan: Scan,
+    target_index: int,
+    method: str,
+    frame: int = 0,
+    seed: int = 0,
+    settings: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> Explanation:
+    """The map of one method for one class of one frame, on the grid of that frame.
+
+    settings: overrides of the method's own. progress may raise Cancelled. Raises ExplanationError on an unknown
+    method, class or setting, and where the model gives no numbers.
+    """
+    started = time.perf_counter()
+    explainer = _find(method)
+    if not 0 <= target_index < len(model.card.classes):
+        raise ExplanationError(f"There is no class {target_index}. Choose 0 to {len(model.card.classes) - 1}.")
+    chosen = _settings(explainer, settings or {})
+    picture = squash(display(scan, frame), model.card.input)
+    found = explainer.attribute(model, picture, target_index, seed, chosen, progress or (lambda _: None))
+    on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling)
+    return Explanation(
+        method=method,
+        target_index=target_index,
+        target_name=model.card.classes[target_index],
+        heatmap=positive_part(on_scan),
+        signed=signed_part(on_scan),
+        raw=found.raw,
+        model_id=model.card.id,
+        model_version=model.card.version,
+        scan_sha256=scan.sha256,
+        frame=frame,
+        seed=seed if explainer.draws_random_numbers else None,
+        settings=asdict(chosen),
+        elapsed_s=time.perf_counter() - started,
+        fit=found.fit,
+    )
+
+
+def _find(method: str) -> Explainer:
+    if method not in EXPLAINERS:
+        raise ExplanationError(f"There is no method {method!r}. Choose one of: {', '.join(EXPLAINERS)}.")
+    return EXPLAINERS[method]
+
+
+def _settings(explainer: Explainer, given: Mapping[str, object]):  # type: ignore[no-untyped-def]  # each has its own
+    allowed = [field.name for field in fields(explainer.settings)]
+    unknown = sorted(set(given) - set(allowed))
+    if unknown:
+        raise ExplanationError(
+            f"{explainer.title} has no setting {unknown[0]!r}. It has: {', '.join(allowed) or 'none'}."
+        )
+    return explainer.settings(**given)

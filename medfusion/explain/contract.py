@@ -1,0 +1,41 @@
+"""What every explanation method takes and gives. The methods know this module and not each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from medfusion.library import Model
+
+Progress = Callable[[float], None]  # called with the part done, 0..1; may raise Cancelled
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """raw: (h, w) float32, signed, in the method's own units, over the whole picture on the method's own grid."""
+
+    raw: np.ndarray
+    resampling: Literal["bilinear", "nearest-exact"]  # how the grid of the scan is reached
+    fit: float | None = None  # R² of a local surrogate model, 0..1
+
+
+class Method(Protocol):
+    """picture: (h, w, 3) uint8 of the model's size; target_index: 0..K-1."""
+
+    def __call__(
+        self, model: Model, picture: np.ndarray, target_index: int, seed: int, settings: Any, progress: Progress
+    ) -> Attribution: ...
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """One entry of EXPLAINERS."""
+
+    title: str
+    meaning: str  # for a clinician, in one sentence
+    attribute: Method
+    settings: type  # a frozen dataclass whose defaults are the method's
+    draws_random_numbers: bool
