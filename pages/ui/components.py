@@ -121,7 +121,7 @@ def case_list() -> None:
         st.button(
             ":material/chevron_right:", key="next", help="Next case", disabled=alone, on_click=state.step, args=(1,)
         )
-        st.button("Remove", key="remove", on_click=state.remove, args=(current,))
+        st.button(":material/close:", key="remove", help="Remove this case", on_click=state.remove, args=(current,))
         st.button("Clear all", key="clear", on_click=state.clear)
 
 
@@ -169,7 +169,7 @@ def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | 
             "choose a model yourself.",
             icon=":material/help:",
         )
-    return by_id.get(chosen)
+    return by_id.get(chosen or "")
 
 
 def show_prediction(prediction: Prediction, card: ModelCard) -> None:
@@ -216,7 +216,7 @@ def performance_words(card: ModelCard) -> str:
     """One honest sentence on how often the model was right on held-out pictures."""
     test = card.metrics.get("test")
     accuracy = test.get("accuracy") if isinstance(test, dict) else None
-    if not isinstance(accuracy, dict) or "value" not in accuracy:
+    if not isinstance(test, dict) or not isinstance(accuracy, dict) or "value" not in accuracy:
         return "How often this model is right has not been measured."
     sentence = f"Right in {percent(accuracy['value'])} of {test.get('n', 'the')} held-out pictures"
     if "low" in accuracy and "high" in accuracy:

@@ -17,8 +17,7 @@ from pages.ui.resources import Job
 from pages.ui.state import Case
 from pages.ui.view import View
 
-TITLES = {"gradcam": "Grad-CAM", "lime": "LIME"}
-SLOW = {"lime"}  # methods that take seconds: run last, with progress and a way to stop
+SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"
 
 
@@ -39,14 +38,22 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     look = choose_look(case, prediction, card)
     jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
     for method, job in jobs.items():
-        if method not in SLOW and resources.explanation(job) is None:
-            with explained_errors(), st.spinner(f"Computing {TITLES[method]}…"):
+        if not is_slow(method) and resources.explanation(job) is None:
+            with explained_errors(), st.spinner(f"Computing {title(method)}…"):
                 resources.explain(job, scan)
-    found = {method: resources.explanation(job) for method, job in jobs.items()}
-    draw(case, scan, view, look, found, card)
+    made = {method: resources.explanation(job) for method, job in jobs.items()}
+    sentences = {method: sentence(explanation) for method, explanation in made.items() if explanation}
+    target = card.classes[look.target_index]
+    panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
+    alt = " ".join([f"The scan {case.name}.", *sentences.values()])
+    plot(case, scan, view, [Panel("Scan"), *panels], look.narrow, alt)
+    running = st.container()
+    for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
+        column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
     for method, job in jobs.items():
-        if method in SLOW and found[method] is None:
-            run_slowly(method, job, scan)
+        if is_slow(method) and made[method] is None:
+            with running:
+                run_slowly(job, scan)
 
 
 def show_scan(case: Case, scan: Scan, view: View) -> None:
@@ -95,23 +102,13 @@ def choose_target(case: Case, prediction: Prediction, card: ModelCard) -> int:
     return prediction.classes.index(name)
 
 
-def draw(case: Case, scan: Scan, view: View, look: Look, found: dict[str, Explanation | None], card: ModelCard) -> None:
-    target = card.classes[look.target_index]
-    sentences = {method: sentence(explanation) for method, explanation in found.items() if explanation}
-    panels = [Panel("Scan"), *(map_panel(method, made, look, target) for method, made in found.items())]
-    alt = " ".join([f"The scan {case.name}.", *sentences.values()])
-    plot(case, scan, view, panels, look.narrow, alt)
-    for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
-        column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
-    if sentences:
-        st.caption("A map shows what the model used. It is not the place of a lesion.")
-
-
-def map_panel(method: str, made: Explanation | None, look: Look, target: str) -> Panel:
+def map_panel(made: Explanation | None, job: Job, look: Look, target: str) -> Panel:
     """One map over the scan, or why there is none."""
+    method = job.method
     if made is None:
-        return Panel(title(method), note="Not computed" if method not in SLOW else "Not computed yet")
-    signed = look.signed and method == "lime"
+        running = is_slow(method) and not state.is_stopped(job)
+        return Panel(title(method), note="Computing…" if running else "Not computed")
+    signed = look.signed and method == SIGNED
     if not (made.has_positive_evidence or (signed and made.signed.any())):
         return Panel(title(method), note=f"No positive evidence<br>for {plain_title(target)}")
     scale = SIGNED_SCALE if signed else look.scale
@@ -144,8 +141,9 @@ def sentence(explanation: Explanation) -> str:
     return words
 
 
-def run_slowly(method: str, job: Job, scan: Scan) -> None:
+def run_slowly(job: Job, scan: Scan) -> None:
     """Run a slow method with progress. Stop, or any other click, ends it; a click elsewhere starts it again."""
+    method = job.method
     if state.is_stopped(job):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.markdown(f"{title(method)} was stopped.", width="content")
@@ -154,8 +152,12 @@ def run_slowly(method: str, job: Job, scan: Scan) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
         bar = st.progress(0.0, text=f"Computing {title(method)}…")
         st.button("Stop", key=f"stop-{method}", on_click=state.stop, args=(job,), icon=":material/stop:")
+
+    def report(done: float) -> None:
+        bar.progress(done, text=f"Computing {title(method)}: {done:.0%}")  # a click that stops it surfaces here
+
     try:
-        resources.explain(job, scan, lambda done: bar.progress(done, text=f"Computing {title(method)}: {done:.0%}"))
+        resources.explain(job, scan, report)
     except MedFusionError:
         state.stop(job)  # so that the error stays in view instead of being met again
         raise
@@ -163,7 +165,12 @@ def run_slowly(method: str, job: Job, scan: Scan) -> None:
 
 
 def title(method: str) -> str:
-    return TITLES.get(method, method)
+    return service.EXPLAINERS[method].title
+
+
+def is_slow(method: str) -> bool:
+    """Whether a method draws samples, which takes seconds: run last, with progress and a way to stop."""
+    return service.EXPLAINERS[method].draws_random_numbers
 
 
 def plain_title(text: str) -> str:

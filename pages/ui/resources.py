@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import streamlit as st
 
 from medfusion import service
 from medfusion.service import Model
-from medfusion.types import Explanation, Prediction, Scan
+from medfusion.types import Explanation, Prediction, Scan, Window
 from pages.ui.state import Case
 
 T = TypeVar("T")
@@ -81,13 +81,26 @@ def suggest(model_ids: tuple[str, ...], sha256: str, _scan: Scan) -> str | None:
     return service.suggest_model(_scan)
 
 
-Job = tuple[str, int, str, str, int, str]  # scan, frame, model, version, class, method
+@st.cache_data(max_entries=256, show_spinner=False)
+def presets(sha256: str, _scan: Scan) -> tuple[Window, ...]:
+    return service.presets(_scan)
+
+
+class Job(NamedTuple):
+    """What identifies an explanation. The method's settings are its defaults for all."""
+
+    scan_sha256: str
+    frame: int
+    model_id: str
+    model_version: str
+    target_index: int
+    method: str
+    seed: int = LIME_SEED
 
 
 def job_of(prediction: Prediction, target_index: int, method: str) -> Job:
-    """What identifies an explanation; seed and settings are the same for all."""
-    model_key = (prediction.model_id, prediction.model_version)
-    return (prediction.scan_sha256, prediction.frame, *model_key, target_index, method)
+    answered = (prediction.scan_sha256, prediction.frame, prediction.model_id, prediction.model_version)
+    return Job(*answered, target_index, method)
 
 
 def explanation(job: Job) -> Explanation | None:
@@ -97,8 +110,8 @@ def explanation(job: Job) -> Explanation | None:
 
 def explain(job: Job, scan: Scan, progress: Callable[[float], None] | None = None) -> Explanation:
     """Make a map and keep it. Raises ExplanationError."""
-    _, frame, model_id, version, target_index, method = job
+    loaded = model(job.model_id, job.model_version)
     made = service.explain(
-        model(model_id, version), scan, target_index, method, frame=frame, seed=LIME_SEED, progress=progress
+        loaded, scan, job.target_index, job.method, frame=job.frame, seed=job.seed, progress=progress
     )
     return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.typing import UploadedFile
 
@@ -78,8 +79,8 @@ def cases() -> list[Case]:
 
 def current() -> Case | None:
     """The case in view; the last one when none was picked."""
-    found = memory().cases.get(st.session_state.get(PICKED))
-    return found or next(reversed(memory().cases.values()), None)
+    kept = memory().cases
+    return kept.get(st.session_state.get(PICKED, 0)) or next(reversed(kept.values()), None)
 
 
 def show(case: Case) -> None:
@@ -156,7 +157,7 @@ def renew_uploader() -> None:
 def release(file: UploadedFile) -> None:
     """Free the memory that Streamlit holds for an uploaded file."""
     context = get_script_run_ctx()
-    if context is not None:
+    if context and isinstance(context.uploaded_file_mgr, MemoryUploadedFileManager):
         context.uploaded_file_mgr.remove_file(context.session_id, file.file_id)
 
 

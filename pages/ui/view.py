@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from medfusion import service
 from medfusion.types import Scan, Window
-from pages.ui import state
+from pages.ui import resources, state
 from pages.ui.state import CUSTOM, Case
 
 AS_STORED = "As the file asks"
@@ -45,12 +44,14 @@ def choose_frame(case: Case, scan: Scan) -> int:
 
 def choose_window(case: Case, scan: Scan) -> Window | None:
     """The window in use; None to show the scan as its file asks."""
-    presets = service.presets(scan)
+    presets = resources.presets(scan.sha256, scan)
+    low, high = value_range(presets)
+    step = (high - low) / 1000 if scan.frames.dtype.kind == "f" else 1.0  # one grey level
     by_name = {window.name: window for window in presets}
     preset, center, width = (state.key(case, what) for what in ("preset", "center", "width"))
     state.start(preset, AS_STORED)
     state.start(center, float(presets[0].center))
-    state.start(width, float(max(presets[0].width, smallest_width(scan))))
+    state.start(width, float(max(presets[0].width, step)))
     chosen = st.selectbox(
         "Window",
         [AS_STORED, *by_name, CUSTOM],
@@ -59,23 +60,27 @@ def choose_window(case: Case, scan: Scan) -> Window | None:
         args=(case, presets),
         persist_state="session",
     )
-    low, high = value_range(presets)
-    step = smallest_width(scan)
-    moved = {"on_change": state.choose_custom, "args": (case,), "persist_state": "session", "step": step}
-    form = "%.0f" if step >= 1 else "%.3g"
-    middle = st.slider("Centre (level)", low, high, key=center, format=form, **moved)
-    breadth = st.slider("Width", step, max(high - low, 2 * step), key=width, format=form, **moved)
+    middle = level_slider("Centre (level)", low, high, step, case, center)
+    breadth = level_slider("Width", step, max(high - low, 2 * step), step, case, width)
     if chosen == AS_STORED:
         return None
     return by_name.get(chosen) or Window(middle, breadth, CUSTOM)
 
 
-def smallest_width(scan: Scan) -> float:
-    """One grey level; a thousandth of the range where values are not whole numbers."""
-    if scan.frames.dtype.kind != "f":
-        return 1.0
-    low, high = value_range(service.presets(scan))
-    return (high - low) / 1000
+def level_slider(label: str, low: float, high: float, step: float, case: Case, key: str) -> float:
+    """A slider in the units of the modality. Moving it leaves the preset."""
+    form = "%.0f" if step >= 1 else "%.3g"
+    return st.slider(
+        label,
+        low,
+        high,
+        step=step,
+        format=form,
+        key=key,
+        on_change=state.choose_custom,
+        args=(case,),
+        persist_state="session",
+    )
 
 
 def value_range(presets: tuple[Window, ...]) -> tuple[float, float]:
