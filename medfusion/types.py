@@ -21,7 +21,7 @@ class Limits:
     max_bytes: int = 512 * 2**20
     max_pixels: int = 64_000_000  # one frame; a 64-megapixel frame takes 0.2 GB as RGB
     max_total_pixels: int = 400_000_000  # all frames together
-    min_side_px: int = 16  # less than one token of the network on a side carries no anatomy
+    min_side_px: int = 2  # a single row or dot is no picture; small ones are shown, and the answer warns
 
 
 @dataclass(frozen=True)

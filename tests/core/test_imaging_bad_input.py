@@ -119,7 +119,7 @@ def test_a_page_larger_than_the_first_is_not_decoded():
     assert read_scan(file.getvalue(), limits=Limits(max_pixels=1000)).frames.shape == (1, 16, 16)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (500, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (500, 1)])
 def test_a_picture_too_small_to_show_anything_is_refused(size):
     with pytest.raises(UnsupportedScan, match=rf"{size[0]} × {size[1]} pixels.*Export"):
         read_scan(save(Image.new("L", size), "PNG"))
