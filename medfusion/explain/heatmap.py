@@ -25,18 +25,23 @@ def to_scan_grid(
 
 def positive_part(signed: np.ndarray) -> np.ndarray:
     """(H, W) of any units to 0..1, 1 = most supportive; all zero where nothing is positive."""
-    return _divide(np.maximum(signed, 0))
+    return _divide(np.maximum(finite(signed), 0))
 
 
 def signed_part(signed: np.ndarray) -> np.ndarray:
     """(H, W) of any units to -1..1 by the largest absolute value; an all-zero map stays zero."""
-    return _divide(signed)
+    return _divide(finite(signed))
 
 
-def _divide(values: np.ndarray) -> np.ndarray:
+def finite(values: np.ndarray) -> np.ndarray:
+    """The values themselves. Raises ExplanationError where they are not all numbers."""
     if not np.isfinite(values).all():
         raise ExplanationError(
             "The map is not made of numbers: the model gives no finite answer for this scan. Choose another model."
         )
+    return values
+
+
+def _divide(values: np.ndarray) -> np.ndarray:
     peak = float(np.abs(values).max())
     return (values / peak if peak > np.finfo(np.float32).tiny else np.zeros_like(values)).astype(np.float32)

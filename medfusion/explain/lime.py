@@ -12,11 +12,13 @@ from torch import Tensor
 
 from medfusion.errors import ExplanationError
 from medfusion.explain.contract import Attribution, Progress
+from medfusion.explain.heatmap import finite
 from medfusion.inference import class_logits, to_probabilities
 from medfusion.library import Model
 from medfusion.preprocess import standardise
 
 NEGLIGIBLE = 1e-3  # a superpixel that moves the probability by less than this is no evidence
+NOISE = 3.0  # nor is a map whose largest weight stays within so many standard errors of chance
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class TensorLime(LimeImageExplainer):
     def __init__(self, model: Model, settings: LimeSettings, seed: int, progress: Progress) -> None:
         super().__init__(random_state=seed, feature_selection="none")
         self.model, self.settings, self.progress = model, settings, progress
+        self.answers = np.empty((0, len(model.card.classes)))  # to the last draws, (samples, K)
 
     def data_labels(self, image, fudged_image, segments, classifier_fn, num_samples, batch_size=10):  # type: ignore[no-untyped-def]
         """The package's own draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers."""
@@ -51,9 +54,10 @@ class TensorLime(LimeImageExplainer):
         answers = []
         for start in range(0, num_samples, batch_size):
             keep = torch.from_numpy(data[start : start + batch_size]).to(self.model.device).bool()[:, where]
-            answers.append(classifier_fn(torch.where(keep[:, None], shown, hidden)))
+            answers.append(finite(classifier_fn(torch.where(keep[:, None], shown, hidden))))
             self.progress(min(1.0, (start + batch_size) / num_samples))
-        return data, np.concatenate(answers)
+        self.answers = np.concatenate(answers)
+        return data, self.answers
 
     @torch.inference_mode()
     def probabilities(self, pictures: Tensor) -> np.ndarray:
@@ -86,8 +90,16 @@ def attribute(
     weights = np.zeros(int(explanation.segments.max()) + 1, np.float32)
     for superpixel, weight in explanation.local_exp[target_index]:
         weights[superpixel] = weight
+    fit = float(np.clip(explanation.score, 0, 1))
     weights[np.abs(weights) < NEGLIGIBLE] = 0
-    return Attribution(weights[explanation.segments], "nearest-exact", fit=float(np.clip(explanation.score, 0, 1)))
+    if weights.max() < NOISE * standard_error(explainer.answers[:, target_index], fit):
+        weights = np.minimum(weights, 0)
+    return Attribution(weights[explanation.segments], "nearest-exact", fit=fit)
+
+
+def standard_error(answers: np.ndarray, fit: float) -> float:
+    """Of one ridge weight: what the surrogate leaves unexplained, over masks of variance 1/4. answers: (samples,)."""
+    return float(np.sqrt((1 - fit) * answers.var() / (len(answers) / 4)))
 
 
 def contiguous(segments: np.ndarray) -> np.ndarray:

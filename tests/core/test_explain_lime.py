@@ -1,0 +1,202 @@
+"""LIME: the weights of models that are linear in superpixels, the package's own answers, and its seed."""
+
+import numpy as np
+import pytest
+import torch
+from lime.lime_image import LimeImageExplainer
+from torch import Tensor
+
+from medfusion import network
+from medfusion.errors import Cancelled, ExplanationError
+from medfusion.explain import explain
+from medfusion.explain import lime as subject
+from medfusion.explain.lime import LimeSettings, contiguous, standard_error
+from medfusion.inference import score
+from medfusion.preprocess import squash
+from tests.core.toy_networks import DOT_PX, LinearNet, ToyNet, dotted, model_of, one_class_a_quadrant, scan_of
+
+CENTRES = ((11, 11), (11, 51), (51, 11), (51, 51))  # of one dot in each quadrant
+
+
+def one_dot_a_quadrant() -> np.ndarray:
+    picture = np.zeros((64, 64), np.uint8)
+    for row, column in CENTRES:
+        picture[row - 1 : row - 1 + DOT_PX, column - 1 : column - 1 + DOT_PX] = 255
+    return picture
+
+
+def linear_model():
+    return model_of(LinearNet([[0.4, 0.2, -0.2, 0]]), ("no", "yes"))
+
+
+def test_weights_of_a_linear_model_are_recovered():
+    explanation = explain(linear_model(), scan_of(one_dot_a_quadrant()), 1, "lime", settings={"superpixels": 16})
+    # Hiding the superpixel of a dot turns its pixels to a dark mean: the probability falls by the dot's own weight.
+    at_dots = [explanation.raw[centre] for centre in CENTRES]
+    assert at_dots == pytest.approx([0.4, 0.2, -0.2, 0], abs=0.01)  # the ridge shrinks by under 2 %
+    assert set(np.unique(explanation.raw)) == {0, *at_dots}  # nothing anywhere else
+    assert explanation.fit == pytest.approx(1, abs=0.01)
+
+
+def test_the_heatmap_is_the_positive_weights_over_the_largest():
+    explanation = explain(linear_model(), scan_of(one_dot_a_quadrant()), 1, "lime", settings={"superpixels": 16})
+    assert [explanation.heatmap[centre] for centre in CENTRES] == pytest.approx([1, 0.5, 0, 0], abs=0.03)
+    assert [explanation.signed[centre] for centre in CENTRES] == pytest.approx([1, 0.5, -0.5, 0], abs=0.03)
+
+
+def test_two_classes_that_share_one_probability_have_opposite_weights():
+    scan = scan_of(one_dot_a_quadrant())
+    yes, no = (explain(linear_model(), scan, target, "lime", settings={"superpixels": 16}).raw for target in (1, 0))
+    assert yes == pytest.approx(-no, abs=1e-4)
+
+
+@pytest.mark.parametrize("target", [0, 2])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_answers_are_those_of_the_package_itself(target, seed):
+    model, frame = one_class_a_quadrant(0.1), dotted(0, 1, 2)
+    settings = {"samples": 203, "superpixels": 20, "batch_size": 50}  # the last batch is a short one
+    picture = squash(frame, model.card.input)
+    segments = []
+
+    def same_segments(image: np.ndarray) -> np.ndarray:
+        slic = subject.SegmentationAlgorithm("slic", n_segments=20, compactness=10, sigma=1, start_label=0)
+        segments.append(contiguous(slic(image)))
+        return segments[0]
+
+    package = LimeImageExplainer(random_state=seed).explain_instance(
+        picture,
+        lambda pictures: score(model, pictures),
+        labels=(target,),
+        top_labels=None,
+        num_samples=203,
+        segmentation_fn=same_segments,
+        random_seed=seed,
+    )
+    weights = dict(package.local_exp[target])
+    expected = np.vectorize(weights.get)(segments[0])
+    found = explain(model, scan_of(frame), target, "lime", seed=seed, settings=settings)
+    assert np.abs(expected).max() > 0.01
+    assert found.raw == pytest.approx(expected, abs=1e-3)
+    assert found.fit == pytest.approx(package.score, abs=1e-3)
+
+
+def test_the_batch_size_does_not_change_the_map():
+    model, scan = one_class_a_quadrant(0.1), scan_of(dotted(0, 1))
+    one, other = (
+        explain(model, scan, 0, "lime", settings={"samples": 100, "superpixels": 16, "batch_size": size}).raw
+        for size in (7, 100)
+    )
+    assert one == pytest.approx(other, abs=1e-5)
+
+
+def test_the_seed_decides_the_draws():
+    model, scan = one_class_a_quadrant(), scan_of(dotted(0, 3))
+
+    def raw(seed: int) -> np.ndarray:
+        return explain(model, scan, 0, "lime", seed=seed, settings={"samples": 60, "superpixels": 16}).raw
+
+    assert np.array_equal(raw(3), raw(3))
+    assert not np.array_equal(raw(3), raw(4))
+
+
+def test_more_superpixels_make_smaller_patches():
+    model, scan = one_class_a_quadrant(), scan_of(dotted(0, 1, 2, 3))
+    few, many = (
+        len(np.unique(explain(model, scan, 0, "lime", settings={"superpixels": count, "samples": 100}).raw))
+        for count in (4, 60)
+    )
+    assert few < many
+
+
+def test_weights_that_move_nothing_count_as_none():
+    model = model_of(LinearNet([[0.0005, 0, 0, 0]]), ("no", "yes"))  # a dot moves the probability by 0.05 %
+    explanation = explain(model, scan_of(one_dot_a_quadrant()), 1, "lime", settings={"superpixels": 16})
+    assert not explanation.raw.any()
+    assert not explanation.has_positive_evidence
+
+
+def test_positive_weights_that_chance_explains_count_as_none():
+    """Only negative evidence, on a saturated curve: what few samples leave positive is noise, not a faint map."""
+    model = model_of(ToyNet([[-0.3, 0, 0, 0]]), ("no", "yes"), task="binary")
+    for seed in range(4):
+        raw = explain(model, scan_of(dotted(0)), 1, "lime", seed=seed, settings={"samples": 300, "superpixels": 16}).raw
+        assert raw.max() == 0
+        assert raw.min() < -0.1
+
+
+def test_standard_error_of_a_weight_by_hand():
+    answers = np.tile([0.2, 0.6], 50)  # variance 0.04 over 100 samples; half of it unexplained
+    assert standard_error(answers, fit=0.5) == pytest.approx(np.sqrt(0.02 / 25))
+
+
+def test_calibration_acts_on_what_is_explained():
+    """Weights are parts of the calibrated probability: a high temperature makes them small."""
+    cold = one_class_a_quadrant()
+    card = cold.card.__class__(**{**cold.card.__dict__, "temperature": 10.0})
+    warm = cold.__class__(card, cold.network, cold.device)
+    cold_raw, warm_raw = (
+        explain(model, scan_of(dotted(0)), 0, "lime", settings={"samples": 100, "superpixels": 16}).raw
+        for model in (cold, warm)
+    )
+    assert 0 < warm_raw.max() < cold_raw.max()
+
+
+def test_the_network_sees_batches_of_the_size_asked_for():
+    sizes = []
+
+    class Measuring(ToyNet):
+        def extract(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().extract(x)
+
+    model = model_of(Measuring([[1, 0, 0, 0]]), ("no", "yes"), task="binary")
+    explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 100, "superpixels": 16, "batch_size": 40})
+    assert sizes == [40, 40, 20]
+
+
+def test_cancelled_half_way_no_further_batch_is_answered():
+    sizes = []
+
+    class Measuring(ToyNet):
+        def extract(self, x: Tensor) -> Tensor:
+            sizes.append(len(x))
+            return super().extract(x)
+
+    def stop_half_way(done: float) -> None:
+        if done >= 0.5:
+            raise Cancelled("Stopped.")
+
+    model = model_of(Measuring([[1, 0, 0, 0]]), ("no", "yes"), task="binary")
+    with pytest.raises(Cancelled):
+        explain(
+            model, scan_of(dotted(0)), 1, "lime", settings={"samples": 100, "batch_size": 10}, progress=stop_half_way
+        )
+    assert sizes == [10] * 5
+
+
+@pytest.mark.parametrize(
+    "settings", [{"samples": 1}, {"superpixels": 1}, {"batch_size": 0}, {"samples": -5}, {"batch_size": -1}]
+)
+def test_settings_that_cannot_work_are_refused_before_anything_runs(settings):
+    with pytest.raises(ExplanationError, match="Choose larger values"):
+        explain(one_class_a_quadrant(), scan_of(dotted(0)), 0, "lime", settings=settings)
+
+
+def test_defaults_are_those_of_the_package_where_it_has_some():
+    assert LimeSettings().samples == 1000
+
+
+def test_segment_labels_are_made_contiguous():
+    assert contiguous(np.array([[5, 5, 9], [2, 9, 9]])).tolist() == [[1, 1, 2], [0, 2, 2]]
+
+
+def test_nothing_is_printed(capfd):
+    explain(one_class_a_quadrant(), scan_of(dotted(0)), 0, "lime", settings={"samples": 20})
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_real_network_can_be_explained():
+    model = model_of(network.build("tiny", 2), ("no", "yes"), height_px=64, width_px=64)
+    explanation = explain(model, scan_of(dotted(0, 3)), 1, "lime", settings={"samples": 24, "superpixels": 8})
+    assert explanation.raw.shape == (64, 64)
+    assert torch.is_grad_enabled()
