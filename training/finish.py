@@ -17,7 +17,7 @@ import medfusion
 from medfusion.errors import ConfigError
 from medfusion.types import OperatingPoint, Task
 
-CLEARLY = 0.975  # share of the diseased on val that the operating point must find
+SENSITIVITY = 0.95  # share of the diseased on val that the operating point must find
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
 def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -> OperatingPoint:
     """How to answer, chosen on val.
 
-    binary: the highest threshold that still finds CLEARLY of the diseased: scans acquired elsewhere tend to look more
+    binary: the highest threshold that finds SENSITIVITY of the diseased: scans acquired elsewhere tend to look more
     suspicious than they are, so what val's sensitivity can spare goes to specificity. Else: the most probable class.
     """
     classes = probabilities.shape[1]
     if task != "binary":
         return OperatingPoint((1.0,) * classes, "The most probable class.")
     diseased = np.sort(probabilities[labels == 1, 1])
-    spare = int(np.floor((1 - CLEARLY) * len(diseased)))
+    spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
     threshold = float(np.clip(diseased[spare], 0.01, 0.99))
     rule = (
-        f"The highest threshold that finds at least {CLEARLY:.1%} of {len(diseased)} diseased validation cases, "
+        f"The highest threshold that finds at least {SENSITIVITY:.0%} of {len(diseased)} diseased validation cases, "
         "so that healthy scans acquired elsewhere are not called ill."
     )
     return OperatingPoint((1 - threshold, threshold), rule)

@@ -22,6 +22,7 @@ from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop
 from training.config import TrainConfig
 from training.datasets import Pictures, decode, with_splits
+from training.readme import readme
 
 RUNS = Path("runs")
 
@@ -96,7 +97,9 @@ def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: Labelle
     model = library.load(str(folder.resolve()), "cpu")
     parts = {split: data.subset(split) for split in ("val", "test")}
     figures: dict[str, object] = {split: evaluate_cases(model, part) for split, part in parts.items() if part.cases}
-    return library.save(folder, replace(card, metrics=figures | {"val_ece_before_temperature": ece_before}), network)
+    card = library.save(folder, replace(card, metrics=figures | {"val_ece_before_temperature": ece_before}), network)
+    (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    return card
 
 
 def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[str, ...], spec: InputSpec) -> Pictures:
@@ -105,5 +108,6 @@ def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[st
 
 
 def _portable(arguments: list[str]) -> list[str]:
-    """Command-line arguments without the folders of this machine."""
+    """Command-line arguments without the folders of this machine; a resumed run is the same run."""
+    arguments = [word for word in arguments if word != "--resume"]
     return [Path(word).name if Path(word).is_absolute() or ".." in Path(word).parts else word for word in arguments]

@@ -1,0 +1,59 @@
+"""The card of a model as a README.md, for people who meet the folder before the program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from medfusion.types import ModelCard
+
+
+def readme(card: ModelCard) -> str:
+    """Markdown: what it is for, what it knows, where it fails, how well it does, and how it was made."""
+    data: Mapping[str, Any] = card.data
+    training: Mapping[str, Any] = card.training
+    parts = [
+        f"# {card.title}",
+        f"MedFusionNet `{card.size}`, version {card.version}. **Research use only, not for clinical decisions.**",
+        card.intended_use,
+        f"Reads: {card.modality}. Answers: {', '.join(card.classes)}.",
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in card.limits),
+        "## Results",
+        results(card),
+        f"Operating point: {card.operating_point.rule}",
+        "## Data",
+        f"{data.get('source', data.get('file', ''))}. Licence: {data.get('licence', 'not stated')}.",
+        str(data.get("citation", "")),
+        splits(data.get("splits", {})),
+        "## Made with",
+        f"```\n{training.get('command', '')}\n```",
+        f"Licence of the weights: {card.license or 'not stated'}",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def results(card: ModelCard) -> str:
+    """A table of the measured splits, with 95 % intervals from a bootstrap over patients."""
+    measured: dict[str, Any] = {split: card.metrics[split] for split in ("val", "test") if split in card.metrics}
+    if not measured:
+        return "Not measured."
+    rows = [
+        ["", *(f"{split} (n = {figures['n']})" for split, figures in measured.items())],
+        ["---"] * (len(measured) + 1),
+    ]
+    for name in ("accuracy", "balanced_accuracy", "auroc", "ece", "brier"):
+        rows.append([name.replace("_", " "), *(estimate(figures[name]) for figures in measured.values())])
+    for k in card.classes:
+        for what in ("sensitivity", "specificity"):
+            rows.append([f"{k}: {what}", *(estimate(figures["per_class"][k][what]) for figures in measured.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def estimate(figure: Mapping[str, float]) -> str:
+    return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def splits(counts: Mapping[str, Mapping[str, int]]) -> str:
+    lines = [f"- {split}: " + ", ".join(f"{n} {name}" for name, n in row.items()) for split, row in counts.items()]
+    return "\n".join(lines)
