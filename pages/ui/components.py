@@ -151,7 +151,7 @@ def show_facts(scan: Scan) -> None:
 def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | None:
     """The model that suits the scan, or the reader's own choice; None while there is neither."""
     by_id = {card.id: card for card in cards}
-    suggested = resources.suggest(tuple(by_id), scan.sha256, scan)
+    suggested = resources.suggest(tuple(by_id), scan.sha256, case.sample_id, scan)
     key = state.key(case, "model")
     state.start(key, suggested)
     chosen = st.selectbox(
@@ -165,10 +165,12 @@ def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | 
     )
     if chosen is None:
         st.info(
-            "None of the models was made for this kind of picture, or more than one was. No answer is given until you "
-            "choose a model yourself.",
+            "No model is known to suit this picture, so no answer is given. Choose one above if you know better.",
             icon=":material/help:",
         )
+    elif chosen == suggested and not scan.modality and not case.sample_id:
+        kind = "in colour" if by_id[chosen].colour else "grey"
+        st.caption(f"Suggested only because the picture is {kind}: the file does not say what it shows.")
     return by_id.get(chosen or "")
 
 
@@ -186,7 +188,7 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
         words = "; ".join(
             f"{n} {percent(p)}" for n, p in zip(prediction.classes, prediction.probabilities, strict=True)
         )
-        st.plotly_chart(probability_bars(prediction), key="bars", config={"staticPlot": True}, alt=words)
+        st.plotly_chart(probability_bars(prediction), key="bars", config={"staticPlot": True}, theme=None, alt=words)
 
 
 def show_model(card: ModelCard) -> None:

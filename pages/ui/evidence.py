@@ -30,7 +30,6 @@ class Look:
     scale: str
     signed: bool
     outline: float | None  # level, or None
-    narrow: bool  # panels below each other
 
 
 def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> None:
@@ -46,7 +45,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     target = card.classes[look.target_index]
     panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
     alt = " ".join([f"The scan {case.name}.", *sentences.values()])
-    plot(case, scan, view, [Panel("Scan"), *panels], look.narrow, alt)
+    plot(case, scan, view, [Panel("Scan"), *panels], alt)
     running = st.container()
     for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
         column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
@@ -59,7 +58,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
 def show_scan(case: Case, scan: Scan, view: View) -> None:
     """The scan alone, where there is no answer to explain."""
     panel = Panel(plain_title(case.name))
-    plot(case, scan, view, [panel], narrow=False, alt=f"The scan {case.name}")
+    plot(case, scan, view, [panel], alt=f"The scan {case.name}")
 
 
 def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
@@ -87,8 +86,8 @@ def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
             level = st.slider(
                 "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
             )
-        narrow = map_controls()
-    return Look(methods, target, scale, signed, level if outlined else None, narrow)
+        map_controls(case)
+    return Look(methods, target, scale, signed, level if outlined else None)
 
 
 def choose_target(case: Case, prediction: Prediction, card: ModelCard) -> int:
@@ -127,10 +126,10 @@ def colour_bar(scale: str, signed: bool, target: str) -> ColourBar:
     return ColourBar(colours, f"Support of {target}", "least", "most supportive")
 
 
-def plot(case: Case, scan: Scan, view: View, panels: list[Panel], narrow: bool, alt: str) -> None:
+def plot(case: Case, scan: Scan, view: View, panels: list[Panel], alt: str) -> None:
     source = pictures.raw_uri(scan.sha256, view.frame, view.window, view.invert, scan)
-    figure = evidence_figure(source, scan, panels, stacked=narrow, keep=f"{case.id}")
-    st.plotly_chart(figure, key="evidence", config=TOOLS, alt=alt)
+    figure = evidence_figure(source, scan, panels, stacked=state.is_narrow(), zoom=state.zoom(case))
+    st.plotly_chart(figure, key="evidence", config=TOOLS, theme=None, alt=alt)
 
 
 def sentence(explanation: Explanation) -> str:

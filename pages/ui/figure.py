@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import plotly.graph_objects as go
+import streamlit as st
 from plotly.subplots import make_subplots
 
 from medfusion.types import Prediction, Scan
 from pages.ui.messages import percent
+from pages.ui.state import Zoom
 
 GAP = 0.015  # between panels, of the figure's width
 OUTLINE_COLOUR = "#ffffff"
@@ -18,7 +20,8 @@ TOOLS = {
     "displaylogo": False,
     "scrollZoom": True,
     "displayModeBar": True,
-    "modeBarButtons": [["zoomIn2d", "zoomOut2d", "pan2d", "zoom2d", "resetScale2d"]],
+    "modeBarButtons": [["zoomIn2d", "zoomOut2d", "pan2d", "zoom2d", "autoScale2d"]],
+    "doubleClick": "autosize",  # back to the whole picture, also where the figure was drawn zoomed
 }
 
 
@@ -44,8 +47,8 @@ class Panel:
     note: str = ""  # shown over the picture
 
 
-def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: bool, keep: str) -> go.Figure:
-    """Draw the panels in a row, or stacked on a narrow screen. The zoom is kept while `keep` stays the same."""
+def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: bool, zoom: Zoom | None) -> go.Figure:
+    """Draw the panels in a row, or stacked on a narrow screen. zoom: the part in view, all without."""
     count = len(panels)
     figure = make_subplots(
         rows=count if stacked else 1,
@@ -60,16 +63,15 @@ def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: b
         place = {"row": number, "col": 1} if stacked else {"row": 1, "col": number}
         add_panel(figure, panel, raw_source, scan, place)
     ratio = scan.spacing_mm[0] / scan.spacing_mm[1] if scan.spacing_mm else 1.0
-    frame_axes(figure, scan, ratio)
+    frame_axes(figure, scan, ratio, zoom)
     figure.update_layout(
         height=height_px(scan.height_px * ratio / scan.width_px, count, stacked),
         margin={"l": 4, "r": 4, "t": 58, "b": 72},
         dragmode="pan",
         showlegend=False,
-        uirevision=keep,
         hovermode=False,
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
+        modebar={"bgcolor": "rgba(0,0,0,0)", "color": "#878d94", "activecolor": ink()},
+        **plain_layout(),
     )
     return figure
 
@@ -133,16 +135,30 @@ def bar_marker(figure: go.Figure, bar: ColourBar, place: dict[str, int]) -> dict
             "tickvals": list(shown),
             "ticktext": list(shown.values()),
             "ticks": "",
-            "title": {"text": bar.meaning, "side": "bottom"},
+            "title": {"text": bar.meaning, "side": "bottom", "font": {"size": 13}},
         },
     }
 
 
-def frame_axes(figure: go.Figure, scan: Scan, ratio: float) -> None:
+def frame_axes(figure: go.Figure, scan: Scan, ratio: float, zoom: Zoom | None) -> None:
     """Axes in pixels of the original frame, unseen, of true proportions; no panning off the picture."""
     width, height = scan.width_px, scan.height_px
-    figure.update_xaxes(visible=False, range=[0, width], constrain="domain")
-    figure.update_yaxes(visible=False, range=[height, 0], constrain="domain", scaleanchor="x", scaleratio=ratio)
+    seen = zoom or Zoom((0, width), (height, 0))
+    figure.add_scatter(x=[0, width], y=[0, height], mode="lines", opacity=0, row=1, col=1)  # what autoscale goes to
+    shared = {"visible": False, "constrain": "domain", "minallowed": 0}
+    figure.update_xaxes(range=seen.x, maxallowed=width, **shared)
+    figure.update_yaxes(range=seen.y, maxallowed=height, scaleanchor="x", scaleratio=ratio, **shared)
+
+
+def ink() -> str:
+    """The colour of text on the page's theme."""
+    return "#16191d" if st.context.theme.type == "light" else "#e4e6e8"
+
+
+def plain_layout() -> dict[str, object]:
+    """No background of its own, and the page's type."""
+    font = {"color": ink(), "family": "'Source Sans', sans-serif", "size": 13}
+    return {"template": "none", "font": font, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 
 
 def height_px(aspect: float, count: int, stacked: bool) -> int:
@@ -169,4 +185,4 @@ def probability_bars(prediction: Prediction) -> go.Figure:
     figure.update_xaxes(visible=False, range=[0, 1.18])
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", automargin=True)
     figure.update_layout(height=12 + 28 * len(names), margin={"l": 0, "r": 0, "t": 2, "b": 2}, bargap=0.35)
-    return figure
+    return figure.update_layout(**plain_layout())

@@ -1,6 +1,9 @@
 // Opacity lives in the document's style: it acts at once, outlives every redraw, and stays when pages are switched.
 const page = document.documentElement;
+const FIGURE = ".st-key-evidence .js-plotly-plot";
+const SETTLED_MS = 300; // a turn of the wheel is many events
 const NARROW = window.matchMedia("(max-width: 700px)");
+let watch; // looks for a figure drawn anew; one figure, one watch
 
 export default function ({ parentElement, data, setStateValue }) {
   const slider = parentElement.querySelector("input");
@@ -32,13 +35,29 @@ export default function ({ parentElement, data, setStateValue }) {
   hold.onkeydown = (event) => isPress(event) && show(true);
   hold.onpointerup = hold.onpointerleave = hold.onpointercancel = hold.onkeyup = hold.onblur = () => show();
 
-  const report = () => {
-    if (NARROW.matches !== Boolean(data?.narrow)) setStateValue("narrow", NARROW.matches);
+  const reportWidth = () => {
+    if (NARROW.matches !== data.narrow) setStateValue("narrow", NARROW.matches);
   };
-  NARROW.onchange = report;
-  report();
+  NARROW.onchange = reportWidth;
+  reportWidth();
+
+  clearInterval(watch);
+  watch = setInterval(() => {
+    const figure = document.querySelector(FIGURE);
+    if (!figure?.on || figure.dataset.watched === String(data.case)) return;
+    figure.dataset.watched = data.case;
+    figure.on("plotly_relayout", () => {
+      clearTimeout(figure.zoomSettled);
+      figure.zoomSettled = setTimeout(() => {
+        const { xaxis, yaxis } = figure._fullLayout;
+        setStateValue("zoom", { case: data.case, x: [...xaxis.range], y: [...yaxis.range] });
+      }, SETTLED_MS);
+    });
+  }, 250);
+
   show();
   return () => {
+    clearInterval(watch);
     NARROW.onchange = null;
     show();
   };

@@ -1,4 +1,8 @@
-"""Opacity, hiding and hold-to-compare for the maps: all in the browser, without a word to the server."""
+"""Opacity, hiding and hold-to-compare for the maps: all in the browser, without a word to the server.
+
+Streamlit draws a changed figure anew and so forgets its zoom. The component reports the zoom, in a fragment of its own
+so that nothing else runs for it, and the next figure is drawn with it.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from pages.ui import state
-
-KEY = "map-controls"
+from pages.ui.state import Case
 
 
 def asset(kind: str) -> str:
@@ -21,7 +24,15 @@ controls = st.components.v2.component(
 )
 
 
-def map_controls() -> bool:
-    """Draw the controls. Returns whether the screen is too narrow for panels side by side."""
-    narrow = bool(state.component_value(KEY, "narrow"))
-    return bool(controls(key=KEY, data={"narrow": narrow}, on_narrow_change=lambda: None).narrow)
+@st.fragment
+def map_controls(case: Case) -> None:
+    """Draw the controls; run the page again only when it must change its layout."""
+    was_narrow = state.is_narrow()
+    controls(
+        key=state.BROWSER,
+        data={"case": case.id, "narrow": was_narrow},
+        on_narrow_change=state.keep_report,
+        on_zoom_change=state.keep_report,
+    )
+    if state.is_narrow() != was_narrow:
+        st.rerun()

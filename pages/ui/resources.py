@@ -77,8 +77,11 @@ def predict(model_id: str, version: str, sha256: str, frame: int, _scan: Scan) -
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)
-def suggest(model_ids: tuple[str, ...], sha256: str, _scan: Scan) -> str | None:
-    return service.suggest_model(_scan)
+def suggest(model_ids: tuple[str, ...], sha256: str, sample_id: str, _scan: Scan) -> str | None:
+    """The model to begin with: of a sample its own, else the one that suits headers or colours."""
+    suits = {sample.id: sample.model_id for sample in service.list_samples()}
+    model_id = suits[sample_id] if sample_id in suits else service.suggest_model(_scan)
+    return model_id if model_id in model_ids else None
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

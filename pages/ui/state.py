@@ -21,6 +21,7 @@ from streamlit.typing import UploadedFile
 from medfusion.types import Window
 
 PICKED = "case"  # key of the case list: the id of the case in view
+BROWSER = "map-controls"  # key of the component that reports from the browser
 CUSTOM = "Custom"  # the window preset that the sliders choose
 
 
@@ -42,6 +43,14 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True)
+class Zoom:
+    """The part of a frame in view, in its pixels: left and right, lower and upper."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+
+
 class Spool:
     """A folder for this session's files. Removed with the session, or with the program."""
 
@@ -60,6 +69,8 @@ class Memory:
         self.last_id = 0
         self.uploaders = 0
         self.stopped: set[Hashable] = set()
+        self.zooms: dict[int, Zoom] = {}
+        self.narrow = False
 
 
 def memory() -> Memory:
@@ -199,6 +210,21 @@ def is_stopped(job: Hashable) -> bool:
     return job in memory().stopped
 
 
-def component_value(component_key: str, name: str) -> object:
-    """What a browser component last reported, or None."""
-    return st.session_state.get(component_key, {}).get(name)
+def keep_report() -> None:
+    """Callback: note what the browser said about its width and about the zoom of the figure."""
+    report = st.session_state.get(BROWSER, {})
+    memory().narrow = bool(report.get("narrow"))
+    zoomed = report.get("zoom")
+    if zoomed:
+        x, y = zoomed["x"], zoomed["y"]
+        memory().zooms[int(zoomed["case"])] = Zoom((float(x[0]), float(x[1])), (float(y[0]), float(y[1])))
+
+
+def is_narrow() -> bool:
+    """Whether the screen is too narrow for pictures side by side."""
+    return memory().narrow
+
+
+def zoom(case: Case) -> Zoom | None:
+    """The part of a case that was last in view; None for all of it."""
+    return memory().zooms.get(case.id)
