@@ -12,56 +12,62 @@
 PORT ?= 8501
 TORCH_INDEX ?=
 VENV := .venv
-BIN := $(VENV)/bin
+PYTHON := $(VENV)/bin/python
+INSTALL := $(PYTHON) -m pip install --quiet --disable-pip-version-check
 # A screen to open a browser on: always on macOS, else where a display is set.
 HEADLESS := $(if $(filter Darwin,$(shell uname)),false,$(if $(DISPLAY)$(WAYLAND_DISPLAY),false,true))
-INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A stamp's name holds its files' checksum: dependencies are installed again only when the files change.
+checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
+FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
+FOR_TESTS := $(VENV)/.test-$(call checksum,requirements*.txt)
 
-.PHONY: help app test check bench clean
+.PHONY: help app test check bench clean chromium
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
-app: $(VENV)/.app
+app: $(FOR_APP)
 	@echo "MedFusionNet: http://localhost:$(PORT)  (research use only; stop with Ctrl-C)"
-	@$(BIN)/streamlit run app.py --server.port $(PORT) --server.headless $(HEADLESS)
+	@exec $(PYTHON) -m streamlit run app.py --server.port $(PORT) --server.headless $(HEADLESS)
 
-test: $(VENV)/.test chromium check
-	$(BIN)/python -m pytest
+test: $(FOR_TESTS) chromium check
+	$(PYTHON) -m pytest
 
-check: $(VENV)/.test
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+check: $(FOR_TESTS)
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+	$(PYTHON) -m mypy
+	PYTHONPATH=. $(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test
-	$(BIN)/python -m tests.bench
+bench: $(FOR_TESTS)
+	$(PYTHON) -m tests.bench
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache
 
-$(BIN)/python:
+$(PYTHON):
 	@python=$$(for name in python3.13 python3.12 python3.11 python3 python; do \
 		$$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && break; done); \
 	if [ -z "$$python" ]; then \
 		echo "MedFusionNet needs Python 3.11 or newer with venv. Install it (Debian, Ubuntu: apt install python3-venv) and run make again."; exit 1; fi; \
-	echo "Setting up in $(VENV) with $$python: a few minutes, once."; $$python -m venv $(VENV)
+	echo "Creating $(VENV) with $$python"; $$python -m venv $(VENV)
 
-# A stamp is newer than what it was made from, so dependencies are installed again only when they change.
-$(VENV)/.app: requirements.txt | $(BIN)/python
-	@$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) torch torchvision,:)
-	$(INSTALL) -r requirements.txt
+$(FOR_APP): | $(PYTHON)
+	@echo "Installing dependencies, PyTorch among them: several minutes, once"
+	@$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) -c requirements.txt torch torchvision,:)
+	@$(INSTALL) -r requirements.txt
 	@touch $@
 
-$(VENV)/.test: requirements-test.txt requirements-train.txt $(VENV)/.app
-	$(INSTALL) -r requirements-test.txt
+$(FOR_TESTS): $(FOR_APP)
+	@echo "Installing what the tests need"
+	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
 # For the browser tests. Where it can be neither found nor installed they skip and say so.
-.PHONY: chromium
 chromium:
-	@if ! command -v chromium chromium-browser google-chrome >/dev/null && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
+	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		echo "Installing Chromium for the browser tests"; \
-		(apt-get update -qq && apt-get install -y -qq chromium) >/dev/null 2>&1 || echo "Chromium could not be installed: the browser tests will skip."; fi
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 || echo "Chromium could not be installed: the browser tests will skip."; fi
