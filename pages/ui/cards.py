@@ -71,7 +71,14 @@ def show_split(name: str, figures: Mapping[str, object]) -> None:
             label, meaning = FIGURES[key]
             value, interval = words(figures[key], key in SHARES)
             st.metric(
-                label, value, delta=interval or None, delta_color="off", delta_arrow="off", help=meaning, border=True
+                label,
+                value,
+                delta=interval or None,
+                delta_color="off",
+                delta_arrow="off",
+                help=meaning,
+                border=True,
+                height="stretch",
             )
     per_class = figures.get("per_class")
     if isinstance(per_class, Mapping) and per_class:

@@ -151,6 +151,9 @@ def show_facts(scan: Scan) -> None:
 def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | None:
     """The model that suits the scan, or the reader's own choice; None while there is neither."""
     by_id = {card.id: card for card in cards}
+    if not by_id:
+        st.info("No model is installed, so no answer is given.", icon=":material/help:")
+        return None
     suggested = resources.suggest(tuple(by_id), scan.sha256, case.sample_id, scan)
     key = state.key(case, "model")
     state.start(key, suggested)
@@ -159,7 +162,7 @@ def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | 
         list(by_id),
         key=key,
         index=None,
-        format_func=lambda id: f"{by_id[id].title} · {by_id[id].modality}",
+        format_func=lambda id: by_id[id].title,
         placeholder="Choose a model",
         persist_state="session",
     )
@@ -195,7 +198,7 @@ def show_model(card: ModelCard) -> None:
     """Version, a link to the card, and how well the model does."""
     label = f"Card of this model, version {card.version}"
     st.page_link(CARD_PAGE, label=label, icon=":material/description:", query_params={"model": card.id})
-    st.caption(performance_words(card))
+    st.caption(f"{plain(card.modality)}. {performance_words(card)}")
 
 
 def operating_point_words(prediction: Prediction, card: ModelCard) -> str:

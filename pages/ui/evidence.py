@@ -86,7 +86,7 @@ def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
             level = st.slider(
                 "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
             )
-        map_controls(case)
+    map_controls(case)
     return Look(methods, target, scale, signed, level if outlined else None)
 
 
@@ -113,9 +113,9 @@ def map_panel(made: Explanation | None, job: Job, look: Look, target: str) -> Pa
     scale = SIGNED_SCALE if signed else look.scale
     return Panel(
         title(method),
-        pictures.map_uri(made, scale, signed),
+        pictures.map_uri(job, scale, signed, made),
         colour_bar(scale, signed, plain_title(target)),
-        pictures.outlines(made, look.outline) if look.outline and made.has_positive_evidence else [],
+        pictures.outlines(job, look.outline, made) if look.outline and made.has_positive_evidence else [],
     )
 
 

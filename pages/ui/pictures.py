@@ -12,6 +12,7 @@ from PIL import Image
 
 from medfusion import service
 from medfusion.types import Explanation, Scan, Window
+from pages.ui.resources import Job
 
 RAW_SIDE_PX = 1280  # a panel is 350 px wide at first; this leaves 3.5 times zoom before pixels show
 MAP_SIDE_PX = 512  # maps are smooth: 7 × 7 to 28 × 28 cells, or superpixels of a 224 px picture
@@ -62,9 +63,10 @@ def thumbnail(scan: Scan, side_px: int = 320) -> np.ndarray:
     return np.asarray(picture.crop((left, top, left + edge, top + edge)).resize((side_px, side_px)))
 
 
-def map_uri(explanation: Explanation, scale: str, signed: bool) -> str:
+@st.cache_data(max_entries=64, show_spinner=False)
+def map_uri(job: Job, scale: str, signed: bool, _explanation: Explanation) -> str:
     """A map in colours; opaque where the evidence is strong, clear where there is none."""
-    values = grid(explanation.signed if signed else explanation.heatmap)
+    values = grid(_explanation.signed if signed else _explanation.heatmap)
     position = (values + 1) / 2 if signed else values
     colours = ramp(scale)[np.rint(255 * np.clip(position, 0, 1)).astype(np.uint8)]
     alpha = np.rint(255 * np.clip(np.abs(values) / CLEAR_BELOW, 0, 1)).astype(np.uint8)
@@ -76,12 +78,13 @@ def grid(values: np.ndarray) -> np.ndarray:
     return np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), MAP_SIDE_PX))
 
 
-def outlines(explanation: Explanation, level: float, side_px: int = 128) -> list[np.ndarray]:
+@st.cache_data(max_entries=64, show_spinner=False)
+def outlines(job: Job, level: float, _explanation: Explanation, side_px: int = 128) -> list[np.ndarray]:
     """Closed lines around the evidence of at least level. Each (n, 2) of (x, y) in pixels of the original frame."""
     from skimage.measure import find_contours  # takes a second to import: only when an outline is asked for
 
-    height, width = explanation.heatmap.shape
-    small = np.asarray(shrunk(Image.fromarray(explanation.heatmap), side_px))
+    height, width = _explanation.heatmap.shape
+    small = np.asarray(shrunk(Image.fromarray(_explanation.heatmap), side_px))
     framed = np.pad(small, 1)  # so that a line closes at the border
     size = np.array([width / small.shape[1], height / small.shape[0]])
     edges = [(line[:, ::-1] - 0.5) * size for line in find_contours(framed, level)]

@@ -1,0 +1,102 @@
+"""A small random model and files of every kind, so that the pages can be tested before and after models ship."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+from torch import nn
+
+from medfusion import library
+from medfusion.explain import EXPLAINERS
+from medfusion.explain.lime import LimeSettings
+from medfusion.network import build
+from medfusion.types import InputSpec, ModelCard, OperatingPoint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class FewSamples(LimeSettings):
+    samples: int = 16  # seconds instead of a minute on a busy machine
+    superpixels: int = 12
+
+
+def make_model(folder: Path, id: str, classes: tuple[str, ...], codes: tuple[str, ...], colour: bool) -> None:
+    """A network of random weights that answers differently for different pictures."""
+    binary = len(classes) == 2
+    card = ModelCard(
+        id=id,
+        title=f"Test model {id}",
+        version="0.0.1",
+        size="tiny",
+        task="binary" if binary else "multiclass",
+        classes=classes,
+        modality="Colour fundus photograph" if colour else "Frontal chest X-ray",
+        dicom_modalities=codes,
+        colour=colour,
+        input=InputSpec(),
+        temperature=1.0,
+        operating_point=OperatingPoint((0.3, 0.7) if binary else (1.0,) * len(classes), "A rule for tests."),
+        weights_sha256="",
+        intended_use="Tests only.",
+        limits=("Its weights are random.",),
+        metrics={"test": {"n": 200, "accuracy": {"value": 0.93, "low": 0.9, "high": 0.96}}},
+    )
+    network = build("tiny", library.outputs_of(card))
+    nn.init.normal_(network.head.weight, std=15.0)
+    library.save(folder / id, card, network)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_model(folder, "chest-xray", ("normal", "pneumonia"), ("CR", "DX"), colour=False)
+    make_model(folder, "retina", ("normal", "cataract", "glaucoma"), ("OP",), colour=True)
+    return folder
+
+
+@pytest.fixture
+def page(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    """The app with two random models and a LIME of few samples, not yet run."""
+    monkeypatch.delenv("MEDFUSION_MODELS", raising=False)
+    monkeypatch.setattr(library, "SHIPPED", model_folder)
+    monkeypatch.setitem(EXPLAINERS, "lime", replace(EXPLAINERS["lime"], settings=FewSamples))
+    return AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
+
+
+def grey_picture(side_px: int = 240, seed: int = 0) -> np.ndarray:
+    """(side, side) uint8: a bright disc on noise."""
+    rows, columns = np.mgrid[:side_px, :side_px] / side_px
+    disc = 150 * ((rows - 0.5) ** 2 + (columns - 0.6) ** 2 < 0.05)
+    return (disc + np.random.default_rng(seed).integers(0, 60, (side_px, side_px))).astype(np.uint8)
+
+
+def encoded(picture: np.ndarray, file_format: str = "PNG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, file_format)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """Makes the bytes of a grey PNG."""
+    return lambda seed=0: encoded(grey_picture(seed=seed))
+
+
+@pytest.fixture
+def bad_files() -> dict[str, bytes]:
+    """Files that cannot be shown, by name."""
+    whole = encoded(grey_picture(), "JPEG")
+    return {
+        "empty.png": b"",
+        "text.png": "A letter, not a picture.\n".encode() * 20,
+        "truncated.jpg": whole[: len(whole) // 3],
+        "tiny.png": encoded(np.zeros((1, 1), np.uint8)),
+    }

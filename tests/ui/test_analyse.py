@@ -1,0 +1,257 @@
+"""The Analyse page from the reader's side, without a browser."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from medfusion import library
+from medfusion.errors import Cancelled
+from medfusion.explain import EXPLAINERS
+from medfusion.explain.contract import Attribution
+
+LIBRARY = "pages/model_library.py"
+ANALYSE = "pages/analyse.py"
+
+
+def texts(page: AppTest) -> str:
+    """All words on the page, with Markdown's escapes taken out."""
+    found = [*page.header, *page.subheader, *page.markdown, *page.caption, *page.warning, *page.info, *page.error]
+    return " ".join(f"{item.value} {getattr(item, 'title', '') or ''}" for item in found).replace("\\", "")
+
+
+def figure(page: AppTest) -> dict[str, Any]:
+    """The evidence figure as the browser gets it."""
+    return json.loads(page.get_by_key("evidence").proto.spec)
+
+
+def upload(page: AppTest, files: dict[str, bytes]) -> AppTest:
+    for name, data in files.items():
+        page.file_uploader[0].upload(name, data)
+    return page.run()
+
+
+def open_sample(page: AppTest, sample_id: str) -> AppTest:
+    page.run()
+    return page.button(key=f"sample-{sample_id}").click().run()
+
+
+def test_the_empty_page_says_what_to_drop_and_offers_samples(page: AppTest) -> None:
+    page.run()
+    assert not page.exception
+    assert "DICOM, PNG, JPEG or TIFF" in page.file_uploader[0].label
+    assert page.button(key="sample-synthetic-chest")
+    assert "Synthetic: drawn by this program" in texts(page)
+
+
+@pytest.mark.parametrize("path", [ANALYSE, LIBRARY])
+def test_every_page_says_that_it_is_for_research_only(page: AppTest, path: str) -> None:
+    page.run()
+    page.switch_page(path).run()
+    assert "Research use only, not for clinical decisions" in texts(page)
+
+
+def test_a_sample_is_answered_and_explained_in_one_figure(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    assert "This picture is synthetic" in texts(page)
+    assert page.subheader[0].value in ("normal", "pneumonia")
+    assert "pneumonia is answered from 70.0 %." in texts(page)
+    assert "Right in 93.0 % of 200 held-out pictures (95 % interval 90.0 % to 96.0 %)" in texts(page)
+    drawn = figure(page)
+    titles = [note["text"] for note in drawn["layout"]["annotations"]]
+    assert titles[:3] == ["Scan", "Grad-CAM", "LIME"]
+    assert all(image["source"].startswith("data:image/png;base64,") for image in drawn["layout"]["images"])
+    assert not any("z" in trace for trace in drawn["data"])  # pictures never travel as numbers
+    assert drawn["layout"]["xaxis3"]["matches"] == "x"  # zooming one zooms all
+    assert drawn["layout"]["yaxis3"]["matches"] == "y"
+
+
+def test_the_figure_has_an_alternative_text_that_says_where_the_evidence_lies(page: AppTest) -> None:
+    open_sample(page, "fundus")
+    assert "ositive evidence for" in page.get_by_key("evidence").proto.alt
+
+
+def test_bad_files_get_a_sentence_each_and_the_good_one_is_kept(
+    page: AppTest, png: Callable[..., bytes], bad_files: dict[str, bytes]
+) -> None:
+    upload(page.run(), bad_files | {"good.png": png()})
+    assert not page.exception
+    assert f"{len(bad_files)} files could not be shown." in texts(page)
+    for name in bad_files:
+        assert f"**{name}**: This" in texts(page)
+    assert page.header[0].value.replace("\\", "") == "good.png"
+
+
+def test_after_bad_files_only_the_page_still_takes_good_ones(
+    page: AppTest, png: Callable[..., bytes], bad_files: dict[str, bytes]
+) -> None:
+    upload(page.run(), bad_files)
+    assert "sample" in texts(page)  # still the empty page
+    upload(page, {"good.png": png()})
+    assert page.header[0].value.replace("\\", "") == "good.png"
+
+
+def test_a_file_name_is_shown_as_it_is_and_never_read_as_markup(page: AppTest, png: Callable[..., bytes]) -> None:
+    name = "Röntgen 胸部 *bold* <b>x [a](b).png"
+    upload(page.run(), {name: png()})
+    assert not page.exception
+    assert page.header[0].value == r"Röntgen 胸部 \*bold\* \<b\>x \[a\]\(b\)\.png"
+
+
+def test_two_hundred_files_at_once_all_become_cases(page: AppTest, png: Callable[..., bytes]) -> None:
+    page.run()
+    data = [png(seed) for seed in range(4)]
+    started = time.perf_counter()
+    upload(page, {f"{number:03}.png": data[number % 4] for number in range(200)})
+    assert not page.exception
+    assert page.selectbox(key="case").label == "Cases (200)"
+    assert len(page.selectbox(key="case").options) == 200
+    assert time.perf_counter() - started < 60
+
+
+def test_removing_the_case_in_view_shows_another_and_clearing_shows_the_empty_page(
+    page: AppTest, png: Callable[..., bytes]
+) -> None:
+    upload(page.run(), {"a.png": png(1), "b.png": png(2)})
+    page.button(key="remove").click().run()
+    assert not page.exception
+    assert page.header[0].value.replace("\\", "") == "b.png"
+    page.button(key="clear").click().run()
+    assert not page.exception
+    assert page.header[0].value == "Analyse a scan"
+
+
+def test_files_of_removed_cases_leave_the_disk(page: AppTest, png: Callable[..., bytes]) -> None:
+    upload(page.run(), {"a.png": png()})
+    folder: Path = page.session_state["memory"].spool.folder
+    assert len(list(folder.iterdir())) == 1
+    page.button(key="clear").click().run()
+    assert not list(folder.iterdir())
+
+
+def test_a_model_made_for_something_else_is_warned_about(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    page.selectbox(key="model-1").select("retina").run()
+    assert "This scan says that it is DX; the model reads Colour fundus photograph only." in texts(page)
+
+
+def test_where_no_model_suits_none_answers_until_one_is_chosen(page: AppTest) -> None:
+    open_sample(page, "histology")
+    assert "no answer is given" in texts(page)
+    assert not page.subheader
+    assert page.get_by_key("evidence")  # the scan itself is in view
+    page.selectbox(key="model-1").select("retina").run()
+    assert page.subheader[0].value in ("normal", "cataract", "glaucoma")
+
+
+def test_without_any_model_the_scan_is_shown_and_the_page_says_so(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    assert "No model is installed" in texts(page)
+    assert page.get_by_key("evidence")
+
+
+def test_damaged_weights_are_one_sentence_and_no_traceback(
+    page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "chest-xray"
+    copy.mkdir()
+    card = (model_folder / "chest-xray" / "card.json").read_text(encoding="utf-8").replace("0.0.1", "0.0.2")
+    (copy / "card.json").write_text(card, encoding="utf-8")
+    (copy / "weights.safetensors").write_bytes(b"broken")
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    assert "This model cannot be used" in texts(page)
+    assert "are not those of its card" in texts(page)
+
+
+def test_scan_window_class_and_maps_survive_five_page_switches(page: AppTest) -> None:
+    open_sample(page, "fundus")
+    page.selectbox(key="preset-1").select("Full range").run()
+    page.slider(key="center-1").set_value(100.0).run()
+    page.slider(key="width-1").set_value(80.0).run()
+    page.toggle(key="invert-1").set_value(True).run()
+    page.selectbox(key="target-retina-1").select("glaucoma").run()
+    page.selectbox(key="scale").select("viridis").run()
+    before = page.get_by_key("evidence").proto.spec
+    for _ in range(5):
+        page.switch_page(LIBRARY).run()
+        page.switch_page(ANALYSE).run()
+    assert not page.exception
+    assert page.header[0].value == "Fundus photograph"
+    assert page.selectbox(key="preset-1").value == "Custom"
+    assert (page.slider(key="center-1").value, page.slider(key="width-1").value) == (100.0, 80.0)
+    assert page.toggle(key="invert-1").value is True
+    assert page.selectbox(key="target-retina-1").value == "glaucoma"
+    assert page.get_by_key("evidence").proto.spec == before
+
+
+def test_the_view_changes_the_picture_but_not_the_answer(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    bars, figure = page.get_by_key("bars").proto.spec, page.get_by_key("evidence").proto.spec
+    page.toggle(key="invert-1").set_value(True).run()
+    assert page.get_by_key("bars").proto.spec == bars
+    assert page.get_by_key("evidence").proto.spec != figure
+    page.button(key="reset-view").click().run()
+    assert page.get_by_key("evidence").proto.spec == figure
+
+
+def test_a_preset_moves_the_sliders_and_a_slider_leaves_the_preset(page: AppTest) -> None:
+    open_sample(page, "ct-head")
+    page.selectbox(key="preset-1").select("Bone").run()
+    assert (page.slider(key="center-1").value, page.slider(key="width-1").value) == (400.0, 1800.0)
+    page.slider(key="width-1").set_value(900.0).run()
+    assert page.selectbox(key="preset-1").value == "Custom"
+
+
+def test_a_frame_of_a_loop_is_chosen_with_a_slider(page: AppTest) -> None:
+    open_sample(page, "ultrasound")
+    first = page.get_by_key("evidence").proto.spec
+    page.slider(key="frame-1").set_value(20).run()
+    assert not page.exception
+    assert page.get_by_key("evidence").proto.spec != first
+
+
+def test_lime_that_was_stopped_waits_until_it_is_asked_for(
+    page: AppTest, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancelled(*_: object) -> NoReturn:
+        raise Cancelled("Stopped. Start it again when you need it.")
+
+    with monkeypatch.context() as patched:
+        patched.setitem(EXPLAINERS, "lime", replace(EXPLAINERS["lime"], attribute=cancelled))
+        upload(page.run(), {"new.png": png(seed=77)})
+    page.run()  # would run LIME again if it did not wait
+    assert "LIME was stopped." in texts(page)
+    assert "Grad-CAM." in texts(page)
+    page.button(key="resume-lime").click().run()
+    assert not page.exception
+    assert "LIME was stopped." not in texts(page)
+    assert "**LIME.**" in texts(page)
+
+
+def test_a_class_without_positive_evidence_says_so_instead_of_showing_a_map(
+    page: AppTest, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def against(*_: object) -> Attribution:
+        return Attribution(np.full((7, 7), -1.0, np.float32), "bilinear")
+
+    monkeypatch.setitem(EXPLAINERS, "gradcam", replace(EXPLAINERS["gradcam"], attribute=against))
+    upload(page.run(), {"other.png": png(seed=78)})
+    page.get_by_key("methods").set_value(["gradcam"]).run()
+    layout = figure(page)["layout"]
+    assert "No positive evidence<br>for" in [note["text"][:27] for note in layout["annotations"]]
+    assert len(layout["images"]) == 2  # the scan twice, and no map over it
