@@ -20,7 +20,7 @@ from tests.core.toy_networks import (
     scan_of,
 )
 
-QUICK = {"lime": {"samples": 300, "superpixels": 16, "batch_size": 50}}
+QUICK = {"lime": {"samples": 300, "superpixels": 16, "batch_size": 64}}  # the last batch is a short one
 MOSTLY = 0.7  # an even map has 0.25 in a quadrant; superpixels reach over its edge
 
 pytestmark = pytest.mark.parametrize("method", EXPLAINERS)

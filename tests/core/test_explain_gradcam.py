@@ -126,8 +126,9 @@ def test_the_package_s_own_hooks_are_released_after_failure(monkeypatch):
             made.append(self)
 
     monkeypatch.setattr(gradcam, "FromCnnMap", Remembered)
-    with pytest.raises(RuntimeError, match="planted"):
+    with pytest.raises(RuntimeError, match="planted") as failure:
         explain(model_of(FailsAfterTheMap([[1, 0, 0, 0]]), ("only",)), scan_of(dotted(0)), 0, "gradcam")
+    assert failure.tb is not None  # the frames are still alive: no destructor has done it
     assert hooks_of(made[0]) == 0
 
 

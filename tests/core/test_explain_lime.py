@@ -44,6 +44,12 @@ def test_the_heatmap_is_the_positive_weights_over_the_largest():
     assert [explanation.signed[centre] for centre in CENTRES] == pytest.approx([1, 0.5, -0.5, 0], abs=0.03)
 
 
+def test_superpixels_keep_their_edges_on_a_larger_scan():
+    large = np.kron(one_dot_a_quadrant(), np.ones((5, 5), np.uint8))
+    explanation = explain(linear_model(), scan_of(large), 1, "lime", settings={"superpixels": 16})
+    assert len(np.unique(explanation.signed)) == len(np.unique(explanation.raw)) == 4  # no value between two patches
+
+
 def test_two_classes_that_share_one_probability_have_opposite_weights():
     scan = scan_of(one_dot_a_quadrant())
     yes, no = (explain(linear_model(), scan, target, "lime", settings={"superpixels": 16}).raw for target in (1, 0))
