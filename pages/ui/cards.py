@@ -9,7 +9,7 @@ import streamlit as st
 from medfusion.types import ModelCard
 from pages.ui.messages import percent, plain
 
-PICKED = "model"  # also the query parameter of links to a card
+ADDRESSED = "model"  # the query parameter of links to a card
 SPLITS = {"train": "Training", "val": "Validation", "test": "Held out"}
 FIGURES = {
     "accuracy": ("Accuracy", "Share of pictures answered rightly at the operating point."),
@@ -24,7 +24,9 @@ SHARES = {"accuracy", "balanced_accuracy", "sensitivity", "specificity"}
 def choose(models: list[ModelCard]) -> ModelCard:
     """The card to show: the one that the address names, or the first."""
     by_id = {card.id: card for card in models}
-    chosen = st.selectbox("Model", list(by_id), key=PICKED, format_func=lambda id: by_id[id].title, bind="query-params")
+    named = st.query_params.get(ADDRESSED)
+    first = list(by_id).index(named) if named in by_id else 0
+    chosen = st.selectbox("Model", list(by_id), index=first, format_func=lambda id: by_id[id].title)
     return by_id[chosen]
 
 

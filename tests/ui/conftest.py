@@ -96,7 +96,7 @@ def bad_files() -> dict[str, bytes]:
     whole = encoded(grey_picture(), "JPEG")
     return {
         "empty.png": b"",
-        "text.png": "A letter, not a picture.\n".encode() * 20,
+        "text.png": b"A letter, not a picture.\n" * 20,
         "truncated.jpg": whole[: len(whole) // 3],
         "tiny.png": encoded(np.zeros((1, 1), np.uint8)),
     }

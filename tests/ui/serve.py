@@ -1,0 +1,27 @@
+"""Serve the app with a LIME of few samples, so that a journey in the browser takes seconds. Usage: serve.py PORT."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from streamlit.web import cli  # noqa: E402
+
+from medfusion.explain import EXPLAINERS  # noqa: E402
+from medfusion.explain.lime import LimeSettings  # noqa: E402
+
+
+@dataclass(frozen=True)
+class FewSamples(LimeSettings):
+    samples: int = 16
+    superpixels: int = 12
+
+
+if __name__ == "__main__":
+    EXPLAINERS["lime"] = replace(EXPLAINERS["lime"], settings=FewSamples)
+    options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={sys.argv[1]}"]
+    cli.main(["run", str(ROOT / "app.py"), *options])

@@ -1,0 +1,129 @@
+"""One reader's way through the app in a real browser. Any error on the browser's console fails it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --no-first-run"
+PLOT = ".st-key-evidence .js-plotly-plot"
+MAPS = ".st-key-evidence .imagelayer image + image"
+LONG_MS = 120_000  # the machine may be busy
+
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium: install it, or name it in CHROMIUM"),
+]
+
+
+@pytest.fixture
+def address(model_folder: Path, tmp_path: Path) -> Iterator[str]:
+    """A server of our own on a free port; with random models where none are shipped."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | (
+        {} if list(ROOT.glob("models/*/card.json")) else {"MEDFUSION_MODELS": str(model_folder)}
+    )
+    log = (tmp_path / "server.log").open("wb")
+    server = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("serve.py")), str(port)],
+        cwd=ROOT,
+        env=environment,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], limit_s: float = 60) -> None:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urlopen(url, timeout=2):
+                return
+        except (URLError, OSError):
+            time.sleep(0.2)
+    pytest.fail(f"The server did not start (exit status {server.poll()}).")
+
+
+@pytest.fixture
+def browser_page(address: str) -> Iterator[object]:
+    """A page whose console errors fail the test at its end."""
+    errors: list[str] = []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.set_default_timeout(LONG_MS)
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(address)
+        yield page
+        browser.close()
+    assert not errors
+
+
+def view_range(page) -> list[float]:  # type: ignore[no-untyped-def]
+    """The part of the picture in view, left and right, of the last panel."""
+    return page.evaluate(f"[...document.querySelector({PLOT!r})._fullLayout.xaxis3.range]")
+
+
+def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  # type: ignore[no-untyped-def]
+    browser_page, png: Callable[..., bytes], bad_files: dict[str, bytes]
+) -> None:
+    page = browser_page
+    upload = page.locator("input[type=file]").first
+    upload.wait_for(state="attached")
+    upload.set_input_files({"name": "Thorax-Ü.png", "mimeType": "image/png", "buffer": png(seed=5)})
+
+    page.get_by_text("Answer at the operating point").wait_for()
+    page.get_by_text("LIME.", exact=True).wait_for()  # its sentence comes when it is done
+    assert page.locator(".st-key-evidence .imagelayer").count() >= 3
+    assert page.locator(MAPS).count() >= 1
+
+    page.locator(".map-controls input").fill("25")
+    assert page.locator(MAPS).first.evaluate("image => getComputedStyle(image).opacity") == "0.25"
+
+    box = page.locator(PLOT).bounding_box()
+    page.mouse.move(box["x"] + box["width"] * 0.16, box["y"] + box["height"] * 0.5)
+    page.mouse.wheel(0, -500)
+    page.wait_for_timeout(1500)
+    zoomed = view_range(page)
+    assert 0 < zoomed[0] < zoomed[1] < 240  # all panels follow the first
+
+    page.get_by_text("Invert", exact=True).click()  # draws the figure anew
+    page.wait_for_timeout(2500)
+    assert view_range(page) == pytest.approx(zoomed)
+
+    page.get_by_role("link", name="Model library").click()
+    page.get_by_text("Intended use").wait_for()
+    page.get_by_role("link", name="Analyse").click()
+    page.locator(PLOT).wait_for()
+    page.wait_for_timeout(1000)
+    assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()
+    assert page.locator(MAPS).first.evaluate("image => getComputedStyle(image).opacity") == "0.25"
+    assert view_range(page) == pytest.approx(zoomed)
+
+    files = [{"name": name, "mimeType": "image/png", "buffer": data} for name, data in bad_files.items()]
+    page.locator("input[type=file]").first.set_input_files(files)
+    page.get_by_text("files could not be shown").wait_for()
+    assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()

@@ -1,0 +1,69 @@
+"""The Model library page: cards that a clinician can read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from medfusion import library
+from pages.ui.cards import words
+
+LIBRARY = "pages/model_library.py"
+
+
+def test_a_card_shows_use_limits_and_figures_with_their_intervals(page: AppTest) -> None:
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+    assert page.header[1].value == r"Test model chest\-xray"
+    assert [item.value for item in page.subheader] == [
+        "Intended use",
+        "Limits",
+        "How well it does",
+        "What it was trained on",
+    ]
+    assert (page.metric[0].label, page.metric[0].value, page.metric[0].delta) == (
+        "Accuracy",
+        "93.0 %",
+        "(90.0 % to 96.0 %)",
+    )
+
+
+def test_another_model_is_chosen_from_the_list(page: AppTest) -> None:
+    page.run()
+    page.switch_page(LIBRARY).run()
+    page.selectbox[0].select("retina").run()
+    assert page.header[1].value == "Test model retina"
+
+
+def test_a_link_opens_the_card_that_it_names(page: AppTest) -> None:
+    page.run()
+    page.switch_page(LIBRARY)
+    page.query_params["model"] = "retina"
+    page.run()
+    assert page.header[1].value == "Test model retina"
+
+
+def test_without_models_the_page_says_what_to_do(
+    page: AppTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+    assert "No model is installed" in page.info[0].value
+
+
+@pytest.mark.parametrize(
+    ("figure", "expected"),
+    [
+        ({"value": 0.5, "low": 0.4, "high": 0.6}, ("50.0 %", "(40.0 % to 60.0 %)")),
+        ({"value": 1.0}, ("> 99.9 %", "")),
+        (0.25, ("25.0 %", "")),
+        (None, ("not measured", "")),
+    ],
+)
+def test_a_figure_reads_well_whatever_the_card_has(figure: object, expected: tuple[str, str]) -> None:
+    assert words(figure, share=True) == expected
