@@ -30,7 +30,7 @@ from training import augment
 from training.config import TrainConfig
 from training.datasets import Pictures
 
-LAST = "last.ckpt"
+LAST = "last"
 BEST = "best"
 
 
@@ -106,7 +106,7 @@ class Learner(lightning.LightningModule):
 
 
 class Feed(lightning.LightningDataModule):
-    """Loaders: small random crops at first, the full size for the last epochs. Each epoch has its own seed."""
+    """Loaders: small random crops, of full size in the last epochs if asked for. Each epoch has its own seed."""
 
     def __init__(self, train: Pictures, val: Pictures, config: TrainConfig) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def fit(
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     checkpoints = folder / "checkpoints"
-    last = checkpoints / LAST
+    last = checkpoints / f"{LAST}.ckpt"
     if resume and not last.exists():
         raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
     if not resume:
@@ -150,7 +150,8 @@ def fit(
     learner = Learner(
         network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config)
     )
-    best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", save_last=True, enable_version_counter=False)
+    best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False)
+    every = ModelCheckpoint(checkpoints, LAST, enable_version_counter=False)  # each epoch, over the one before
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         accelerator=config.device,
@@ -158,6 +159,7 @@ def fit(
         precision=_precision(config),
         callbacks=[
             best,
+            every,
             EarlyStopping("val_loss", patience=config.patience),
             EMAWeightAveraging(decay=config.average_decay),
             LearningRateMonitor("epoch"),

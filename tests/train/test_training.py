@@ -87,8 +87,15 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Learner, "training_step", die)
     with pytest.raises(OSError, match="power cut"):
         loop.fit(train, val, 2, "binary", SMALL, tmp_path / "cut")
-    monkeypatch.setattr(loop.Learner, "training_step", step)
+    epochs = []
+
+    def count(self, batch, index):
+        epochs.append(self.current_epoch)
+        return step(self, batch, index)
+
+    monkeypatch.setattr(loop.Learner, "training_step", count)
     resumed = loop.fit(train, val, 2, "binary", SMALL, tmp_path / "cut", resume=True).state_dict()
+    assert set(epochs) == {2}  # nothing is trained again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
