@@ -25,6 +25,7 @@ LONG_MS = 120_000  # the machine may be busy
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.timeout(900),  # on a machine that also trains
     pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium: install it, or name it in CHROMIUM"),
 ]
 
@@ -55,7 +56,7 @@ def address(model_folder: Path, tmp_path: Path) -> Iterator[str]:
         log.close()
 
 
-def wait_for(url: str, server: subprocess.Popen[bytes], limit_s: float = 60) -> None:
+def wait_for(url: str, server: subprocess.Popen[bytes], limit_s: float = 240) -> None:
     deadline = time.monotonic() + limit_s
     while time.monotonic() < deadline and server.poll() is None:
         try:
