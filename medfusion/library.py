@@ -10,6 +10,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import get_args
 
 import torch
 from safetensors import SafetensorError
@@ -17,8 +18,8 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
 
 from medfusion.errors import ModelDamaged, ModelNotFound
-from medfusion.network import SIZES, MedFusionNet, build
-from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from medfusion.network import SIZES, STRIDE, MedFusionNet, build
+from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models"
 CARD = "card.json"
@@ -53,9 +54,9 @@ def find(model_id: str) -> Path:
     """The folder of a model, by id or as a path to the folder itself."""
     if "/" in model_id and (Path(model_id) / CARD).is_file():
         return Path(model_id)
-    for folder in folders():
-        if (folder / model_id / CARD).is_file() and "/" not in model_id:
-            return folder / model_id
+    for path in (path for folder in folders() for path in folder.glob(f"*/{CARD}")):
+        if path.parent.name == model_id:
+            return path.parent
     known = ", ".join(card.id for card in list_cards()) or "none"
     raise ModelNotFound(f"There is no model {model_id!r}. Available: {known}.")
 
@@ -72,11 +73,23 @@ def read_card(folder: Path) -> ModelCard:
         for key in ("classes", "dicom_modalities", "limits"):
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelDamaged(f"The card of {folder.name!r} cannot be read ({error}). Install the model again.") from error
-    if len(card.operating_point.thresholds) != len(card.classes) or card.size not in SIZES or card.temperature <= 0:
+    if not is_consistent(card):
         raise ModelDamaged(f"The card of model {folder.name!r} contradicts itself. Install the model again.")
     return card
+
+
+def is_consistent(card: ModelCard) -> bool:
+    """Whether the fields of a card agree with each other and with the network."""
+    return (
+        card.size in SIZES
+        and card.task in get_args(Task)
+        and (card.task != "binary" or len(card.classes) == 2)
+        and len(card.operating_point.thresholds) == len(card.classes)
+        and card.temperature > 0
+        and card.input.height_px % STRIDE == card.input.width_px % STRIDE == 0
+    )
 
 
 def outputs_of(card: ModelCard) -> int:

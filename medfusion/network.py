@@ -214,6 +214,11 @@ def load_imagenet(network: MedFusionNet, lite0: Mapping[str, Tensor]) -> int:
         for name, value in module.state_dict().items()
         if not name.endswith("num_batches_tracked")
     ]
+    if len(source) < len(target):
+        raise ConfigError(
+            f"ImageNet weights hold {len(source)} tensors and the CNN has {len(target)}. "
+            "Use the weights of EfficientNet-Lite0."
+        )
     for index, (into, value) in enumerate(zip(target, source, strict=False)):
         if into.shape != value.shape:
             raise ConfigError(

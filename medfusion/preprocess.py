@@ -41,5 +41,5 @@ def to_batch(pictures: np.ndarray, spec: InputSpec) -> Tensor:
     stack = pictures if pictures.ndim == 4 else squash(pictures, spec)[None]
     if stack.shape[1:3] != (spec.height_px, spec.width_px):
         stack = np.stack([squash(picture, spec) for picture in stack])
-    planes = torch.from_numpy(np.array(stack, copy=False)).permute(0, 3, 1, 2)
+    planes = torch.from_numpy(np.require(stack, requirements=("C", "W"))).permute(0, 3, 1, 2)
     return standardise(planes, spec).contiguous(memory_format=torch.channels_last)
