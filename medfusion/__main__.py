@@ -29,9 +29,9 @@ class Command:
 
 
 COMMANDS = {
-    "inspect": Command("say what files are and whether they can be read", "medfusion.inspect_command"),
-    "predict": Command("answer scans with a model", "medfusion.predict_command"),
-    "evaluate": Command("measure a model on a labelled set", "medfusion.evaluate_command"),
+    "inspect": Command("say what files are and whether they can be read", "medfusion.commands.inspect"),
+    "predict": Command("answer scans with a model", "medfusion.commands.predict"),
+    "evaluate": Command("measure a model on a labelled set", "medfusion.commands.evaluate"),
 }
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from medfusion.commands.files import read_file, walk, write_json, write_line
 from medfusion.errors import ScanError
-from medfusion.scan_files import read_file, walk, write_json, write_line
 from medfusion.types import Scan
 
 

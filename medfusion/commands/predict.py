@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 
 from medfusion import inference, library
+from medfusion.commands.files import read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
 from medfusion.library import Model
-from medfusion.scan_files import read_file, walk, write_json, write_line
 from medfusion.types import Prediction
 
 

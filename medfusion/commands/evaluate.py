@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from medfusion import predict_command
+from medfusion.commands import predict
 from medfusion.errors import ConfigError
 from medfusion.evaluate import evaluate
 
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    model = predict_command.load(arguments.model, arguments.device)
+    model = predict.load(arguments.model, arguments.device)
     bar = show_progress if sys.stderr.isatty() else None
     figures = evaluate(model, arguments.data, arguments.split, bar)
     if arguments.json:
