@@ -2,11 +2,11 @@
 
 import streamlit as st
 
-from medfusion import service
-from pages.ui import components, evidence, resources, state, view
+from pages.ui import components, evidence, overlay, resources, state, view
 from pages.ui.messages import explained_errors
 
 case = state.current()
+overlay.watch_width()
 
 if case is None:
     components.page_head("Analyse a scan")
@@ -31,7 +31,7 @@ with explained_errors():
         seen = view.view_controls(case, scan)
     about_model, answer = st.columns([1, 2.2], gap="medium")
     with about_model:
-        card = components.choose_model(case, scan, service.list_models())
+        card = components.choose_model(case, scan, resources.cards())
     if card is None:
         evidence.show_scan(case, scan, seen)
         st.stop()

@@ -2,14 +2,13 @@
 
 import streamlit as st
 
-from medfusion import service
-from pages.ui import cards, components
+from pages.ui import cards, components, resources
 from pages.ui.messages import explained_errors
 
 components.page_head("Model library")
 
 with explained_errors():
-    models = service.list_models()
+    models = resources.cards()
     if not models:
         st.info("No model is installed. Put one into the folder models, or train one.", icon=":material/help:")
         st.stop()

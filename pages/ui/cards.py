@@ -21,9 +21,8 @@ FIGURES = {
 SHARES = {"accuracy", "balanced_accuracy", "sensitivity", "specificity"}
 
 
-def choose(models: list[ModelCard]) -> ModelCard:
+def choose(by_id: dict[str, ModelCard]) -> ModelCard:
     """The card to show: the one that the address names, or the first."""
-    by_id = {card.id: card for card in models}
     named = st.query_params.get(ADDRESSED)
     first = list(by_id).index(named) if named in by_id else 0
     chosen = st.selectbox("Model", list(by_id), index=first, format_func=lambda id: by_id[id].title)

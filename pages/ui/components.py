@@ -148,9 +148,8 @@ def show_facts(scan: Scan) -> None:
             st.markdown(f":material/info: {plain(note)}")
 
 
-def choose_model(case: Case, scan: Scan, cards: list[ModelCard]) -> ModelCard | None:
+def choose_model(case: Case, scan: Scan, by_id: dict[str, ModelCard]) -> ModelCard | None:
     """The model that suits the scan, or the reader's own choice; None while there is neither."""
-    by_id = {card.id: card for card in cards}
     if not by_id:
         st.info("No model is installed, so no answer is given.", icon=":material/help:")
         return None

@@ -56,7 +56,7 @@ def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: b
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=GAP,
-        vertical_spacing=0.12 / count,
+        vertical_spacing=0.22 / count,
         subplot_titles=[panel.title for panel in panels],
     )
     for number, panel in enumerate(panels, start=1):
@@ -164,7 +164,7 @@ def plain_layout() -> dict[str, object]:
 def height_px(aspect: float, count: int, stacked: bool) -> int:
     """A height that suits the usual width of the page: 1100 px, or 360 px when stacked."""
     if stacked:
-        return round(count * (360 * min(aspect, 1.6) + 60))
+        return round(count * (360 * min(aspect, 1.6) + 95))
     return round(min(max(1100 / count * aspect, 300), 640) + 130)
 
 

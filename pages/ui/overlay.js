@@ -2,7 +2,6 @@
 const page = document.documentElement;
 const FIGURE = ".st-key-evidence .js-plotly-plot";
 const SETTLED_MS = 300; // a turn of the wheel is many events
-const NARROW = window.matchMedia("(max-width: 700px)");
 let watch; // looks for a figure drawn anew; one figure, one watch
 
 export default function ({ parentElement, data, setStateValue }) {
@@ -35,12 +34,6 @@ export default function ({ parentElement, data, setStateValue }) {
   hold.onkeydown = (event) => isPress(event) && show(true);
   hold.onpointerup = hold.onpointerleave = hold.onpointercancel = hold.onkeyup = hold.onblur = () => show();
 
-  const reportWidth = () => {
-    if (NARROW.matches !== data.narrow) setStateValue("narrow", NARROW.matches);
-  };
-  NARROW.onchange = reportWidth;
-  reportWidth();
-
   clearInterval(watch);
   watch = setInterval(() => {
     const figure = document.querySelector(FIGURE);
@@ -58,7 +51,6 @@ export default function ({ parentElement, data, setStateValue }) {
   show();
   return () => {
     clearInterval(watch);
-    NARROW.onchange = null;
     show();
   };
 }

@@ -14,25 +14,27 @@ from pages.ui import state
 from pages.ui.state import Case
 
 
-def asset(kind: str) -> str:
-    return Path(__file__).with_name(f"overlay.{kind}").read_text(encoding="utf-8")
+def asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 # Not isolated: its style sheet sets the opacity of the maps in the figure.
 controls = st.components.v2.component(
-    "map_controls", html=asset("html"), css=asset("css"), js=asset("js"), isolate_styles=False
+    "map_controls",
+    html=asset("overlay.html"),
+    css=asset("overlay.css"),
+    js=asset("overlay.js"),
+    isolate_styles=False,
 )
+width = st.components.v2.component("page_width", js=asset("width.js"))
 
 
 @st.fragment
 def map_controls(case: Case) -> None:
-    """Draw the controls; run the page again only when it must change its layout."""
-    was_narrow = state.is_narrow()
-    controls(
-        key=state.BROWSER,
-        data={"case": case.id, "narrow": was_narrow},
-        on_narrow_change=state.keep_report,
-        on_zoom_change=state.keep_report,
-    )
-    if state.is_narrow() != was_narrow:
-        st.rerun()
+    """Draw the controls and listen for the zoom."""
+    controls(key=state.CONTROLS, data={"case": case.id}, on_zoom_change=state.keep_zoom)
+
+
+def watch_width() -> None:
+    """Learn, before there is a figure, whether its pictures must be stacked. Shows nothing."""
+    width(key=state.WIDTH, data={"narrow": state.is_narrow()}, on_narrow_change=state.keep_width)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from medfusion import service
 from medfusion.service import Model
-from medfusion.types import Explanation, Prediction, Scan, Window
+from medfusion.types import Explanation, ModelCard, Prediction, Scan, Window
 from pages.ui.state import Case
 
 T = TypeVar("T")
@@ -53,6 +53,14 @@ def scans() -> RecentlyUsed[Scan]:
 @st.cache_resource
 def explanations() -> RecentlyUsed[Explanation]:
     return RecentlyUsed(MAP_BYTES)
+
+
+def cards() -> dict[str, ModelCard]:
+    """All models by id. Of two with one id the first counts: it is the one that loads."""
+    listed: dict[str, ModelCard] = {}
+    for card in service.list_models():
+        listed.setdefault(card.id, card)
+    return listed
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model…")

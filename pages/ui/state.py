@@ -21,7 +21,8 @@ from streamlit.typing import UploadedFile
 from medfusion.types import Window
 
 PICKED = "case"  # key of the case list: the id of the case in view
-BROWSER = "map-controls"  # key of the component that reports from the browser
+CONTROLS = "map-controls"  # keys of the components that report from the browser
+WIDTH = "page-width"
 CUSTOM = "Custom"  # the window preset that the sliders choose
 
 
@@ -210,14 +211,16 @@ def is_stopped(job: Hashable) -> bool:
     return job in memory().stopped
 
 
-def keep_report() -> None:
-    """Callback: note what the browser said about its width and about the zoom of the figure."""
-    report = st.session_state.get(BROWSER, {})
-    memory().narrow = bool(report.get("narrow"))
-    zoomed = report.get("zoom")
-    if zoomed:
-        x, y = zoomed["x"], zoomed["y"]
-        memory().zooms[int(zoomed["case"])] = Zoom((float(x[0]), float(x[1])), (float(y[0]), float(y[1])))
+def keep_zoom() -> None:
+    """Callback: note the zoom of the figure that the browser reports."""
+    zoomed = st.session_state[CONTROLS]["zoom"]
+    x, y = zoomed["x"], zoomed["y"]
+    memory().zooms[int(zoomed["case"])] = Zoom((float(x[0]), float(x[1])), (float(y[0]), float(y[1])))
+
+
+def keep_width() -> None:
+    """Callback: note whether the browser says that it is narrow."""
+    memory().narrow = bool(st.session_state[WIDTH]["narrow"])
 
 
 def is_narrow() -> bool:
