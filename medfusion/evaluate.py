@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from medfusion import inference, metrics
-from medfusion.errors import DataError
+from medfusion.errors import ConfigError, DataError
 from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.library import Model
 
@@ -31,8 +31,10 @@ def evaluate(model: Model, source: Path, split: str = "test", progress: Progress
 
 
 def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = None) -> dict[str, object]:
-    """metrics.report of all cases."""
+    """metrics.report of all cases. Raises ConfigError for a multi-label model."""
     card = model.card
+    if card.task == "multilabel":
+        raise ConfigError(f"Model {card.id!r} may give several answers and each case has one label. Choose another.")
     labels = data.labels(card.classes)
     probabilities = score_all(model, data, progress)
     answers = np.array([inference.answer_indices(row, card.operating_point, card.task)[0] for row in probabilities])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -27,11 +28,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
-            arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+            arguments.json.write_text(json.dumps(in_json(figures), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"The figures cannot be written ({error.strerror}). Choose another file.") from error
     sys.stdout.write("\n".join(in_words(figures)) + "\n")
     return 0
+
+
+def in_json(value: object) -> object:
+    """JSON has no NaN: a figure that is not defined becomes null."""
+    if isinstance(value, dict):
+        return {name: in_json(part) for name, part in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def in_words(figures: dict) -> list[str]:
@@ -45,6 +53,8 @@ def in_words(figures: dict) -> list[str]:
 
 
 def estimate(figure: dict) -> str:
+    if math.isnan(figure["value"]):
+        return "not defined: a class is absent"
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
 
 
