@@ -67,7 +67,7 @@ def test_any_multiple_of_32_is_read(tiny, shape):
     assert found.token_grid.shape[2:] == (shape[0] // 16, shape[1] // 16)
 
 
-@pytest.mark.parametrize("shape", [(224, 225), (200, 224)])
+@pytest.mark.parametrize("shape", [(224, 225), (200, 224), (224, 208)])
 def test_other_sizes_are_refused_with_the_remedy(tiny, shape):
     with pytest.raises(ConfigError, match=f"{shape[0]}×{shape[1]} px.*multiples of 32"):
         tiny(noise(1, 3, *shape))
