@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import get_args
@@ -45,9 +46,28 @@ def folders() -> list[Path]:
 
 
 def list_cards() -> list[ModelCard]:
-    """All models with a card, shipped ones first, by id."""
-    paths = [path for folder in folders() for path in sorted(folder.glob(f"*/{CARD}"))]
-    return [read_card(path.parent) for path in paths]
+    """All usable cards, shipped ones first, by id. Of two with the same id the first counts, as in `find`."""
+    cards: dict[str, ModelCard] = {}
+    for folder in model_folders():
+        with suppress(ModelDamaged):  # `problems` tells; the other models stay usable
+            card = read_card(folder)
+            cards.setdefault(card.id, card)
+    return list(cards.values())
+
+
+def problems() -> list[str]:
+    """One sentence for each model whose card cannot be used."""
+    found = []
+    for folder in model_folders():
+        try:
+            read_card(folder)
+        except ModelDamaged as error:
+            found.append(str(error))
+    return found
+
+
+def model_folders() -> list[Path]:
+    return [path.parent for folder in folders() for path in sorted(folder.glob(f"*/{CARD}"))]
 
 
 def find(model_id: str) -> Path:

@@ -20,6 +20,7 @@ __all__ = [
     "list_models",
     "list_samples",
     "load_model",
+    "model_problems",
     "predict",
     "presets",
     "read_sample",
@@ -32,6 +33,11 @@ Progress = Callable[[float], None]  # called with the part done, 0..1
 
 def list_models() -> list[ModelCard]:
     return library.list_cards()
+
+
+def model_problems() -> list[str]:
+    """One sentence for each installed model that cannot be used."""
+    return library.problems()
 
 
 def load_model(model_id: str) -> Model:

@@ -2,13 +2,16 @@
 
 import streamlit as st
 
+from medfusion import service
 from pages.ui import cards, components, resources
-from pages.ui.messages import explained_errors
+from pages.ui.messages import explained_errors, plain
 
 components.page_head("Model library")
 
 with explained_errors():
     models = resources.cards()
+    for problem in service.model_problems():
+        st.warning(plain(problem), icon=":material/warning:")
     if not models:
         st.info("No model is installed. Put one into the folder models, or train one.", icon=":material/help:")
         st.stop()

@@ -28,6 +28,7 @@ def readme(card: ModelCard) -> str:
         splits(data.get("splits", {})),
         "## Made with",
         f"```\n{training.get('command', '')}\n```",
+        str(training.get("note", "")),
         f"Licence of the weights: {card.license or 'not stated'}",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"

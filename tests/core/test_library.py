@@ -210,3 +210,12 @@ def test_a_card_that_contradicts_itself_is_refused(folder, changes):
 def test_fields_from_a_later_version_are_left_aside(folder):
     change_card(folder, added_later=True)
     assert library.read_card(folder).id == "lungs"
+
+
+def test_a_damaged_card_is_told_and_leaves_the_other_models_usable(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / library.CARD).write_text("{")
+    assert library.list_cards() == []
+    assert len(library.problems()) == 1
+    assert "'broken'" in library.problems()[0]
