@@ -6,7 +6,9 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from medfusion.commands import predict
 from medfusion.errors import ConfigError
@@ -35,11 +37,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def in_json(value: object) -> object:
-    """JSON has no NaN: a figure that is not defined becomes null."""
-    if isinstance(value, dict):
-        return {name: in_json(part) for name, part in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def in_json(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain numbers for scripts, with the 95 % intervals beside them, [low, high]. JSON has no NaN: null instead."""
+    flat: dict[str, Any] = {}
+    intervals: dict[str, list[float | None]] = {}
+    for name, value in figures.items():
+        if isinstance(value, dict) and "low" in value:
+            flat[name] = defined(value["value"])
+            intervals[name] = [defined(value["low"]), defined(value["high"])]
+        else:
+            flat[name] = in_json(value) if isinstance(value, dict) else value
+    return flat | ({"intervals": intervals} if intervals else {})
+
+
+def defined(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 def in_words(figures: dict) -> list[str]:

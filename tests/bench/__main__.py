@@ -19,7 +19,7 @@ def main(names: list[str]) -> int:
     if unknown:
         sys.stderr.write(f"There is no bench {unknown[0]!r}. Choose from: {', '.join(BENCHES)}.\n")
         return 2
-    torch.set_num_threads(2)  # a small computer's
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 2)))  # a small computer's; one waits less on a busy one
     busy = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     sys.stdout.write(f"load average {busy} on {os.cpu_count()} cores\n{HEADER}\n")
     for name in names or BENCHES:

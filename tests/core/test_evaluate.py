@@ -172,10 +172,14 @@ def test_the_command_writes_every_figure_with_its_interval(site, capsys):
     assert main(["evaluate", *words]) == 0
     figures = json.loads(out.read_text())
     measured = ["accuracy", "balanced_accuracy", "auroc", "ece", "brier"]
-    assert list(figures) == ["model", "version", "data", "split", "n", *measured, "per_class"]
+    assert list(figures) == ["model", "version", "data", "split", "n", *measured, "per_class", "intervals"]
     assert list(figures["per_class"]) == list(CLASSES)
-    for figure in (*(figures[name] for name in measured), figures["per_class"]["dark"]["specificity"]):
-        assert set(figure) == {"value", "low", "high"}
+    dark = figures["per_class"]["dark"]
+    for row, names in ((figures, measured), (dark, ["sensitivity", "specificity"])):
+        assert set(row["intervals"]) == set(names)
+        for name in names:
+            low, high = row["intervals"][name]
+            assert low <= row[name] <= high
     said = capsys.readouterr().out.splitlines()
     assert said[0] == "lamp 7 on set.zip, all: n = 9"
     assert [line.split()[0] for line in said[1:]] == [*measured, "dark:", "bright:"]
@@ -190,9 +194,10 @@ def test_a_figure_that_is_not_defined_is_null_and_said_in_words(site, capsys):
         raise ValueError(constant)
 
     figures = json.loads(out.read_text(), parse_constant=refuse)  # NaN is not JSON
-    assert figures["auroc"] == {"value": None, "low": None, "high": None}
-    assert figures["per_class"]["dark"]["sensitivity"]["value"] is None
-    assert figures["accuracy"]["value"] is not None
+    assert figures["auroc"] is None
+    assert figures["intervals"]["auroc"] == [None, None]
+    assert figures["per_class"]["dark"]["sensitivity"] is None
+    assert figures["accuracy"] is not None
     assert "auroc             not defined: a class is absent" in capsys.readouterr().out
 
 
