@@ -17,7 +17,7 @@ class TrainConfig:
     start: str = "imagenet"  # small sets gain 7 to 12 points over scratch
     epochs: int = 20
     finish_epochs: int = 0  # the last ones with crops of full size; on chest X-rays they made the loss on val worse
-    train_px: int = 160  # side of the random crops: things look as large in them as in a full picture (Touvron 2019)
+    train_px: int = 192  # side of the random crops: things look as large in them as in the whole (Touvron 2019)
     side_px: int = 224  # side of the input that the model is made for
     batch_size: int = 32
     learning_rate: float = 6e-4
