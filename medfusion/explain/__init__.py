@@ -28,7 +28,7 @@ EXPLAINERS: dict[str, Explainer] = {
     ),
     "lime": Explainer(
         "LIME",
-        "Patches that raise or lower the probability of the class when they are shown or hidden; from outside.",
+        "Patches that raise or lower the odds of the class when they are shown or hidden; seen from outside.",
         lime.attribute,
         lime.LimeSettings,
         draws_random_numbers=True,

@@ -1,5 +1,7 @@
 """LIME: the weights of models that are linear in superpixels, the package's own answers, and its seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,10 +12,10 @@ from medfusion import network
 from medfusion.errors import Cancelled, ExplanationError
 from medfusion.explain import explain
 from medfusion.explain import lime as subject
-from medfusion.explain.lime import LimeSettings, contiguous, standard_error
+from medfusion.explain.lime import LimeSettings, contiguous, log_odds, standard_error
 from medfusion.inference import score
 from medfusion.preprocess import squash
-from tests.core.toy_networks import DOT_PX, LinearNet, ToyNet, dotted, model_of, one_class_a_quadrant, scan_of
+from tests.core.toy_networks import DOT_PX, ToyNet, corner, dotted, model_of, one_class_a_quadrant, scan_of
 
 CENTRES = ((11, 11), (11, 51), (51, 11), (51, 51))  # of one dot in each quadrant
 
@@ -26,12 +28,13 @@ def one_dot_a_quadrant() -> np.ndarray:
 
 
 def linear_model():
-    return model_of(LinearNet([[0.4, 0.2, -0.2, 0]]), ("no", "yes"))
+    """The log-odds of "yes" are the weighted sum of the dots."""
+    return model_of(ToyNet([[0.4, 0.2, -0.2, 0]]), ("no", "yes"), task="binary")
 
 
 def test_weights_of_a_linear_model_are_recovered():
     explanation = explain(linear_model(), scan_of(one_dot_a_quadrant()), 1, "lime", settings={"superpixels": 16})
-    # Hiding the superpixel of a dot turns its pixels to a dark mean: the probability falls by the dot's own weight.
+    # Hiding the superpixel of a dot turns its pixels to a dark mean: the log-odds fall by the dot's own weight.
     at_dots = [explanation.raw[centre] for centre in CENTRES]
     assert at_dots == pytest.approx([0.4, 0.2, -0.2, 0], abs=0.01)  # the ridge shrinks by under 2 %
     assert set(np.unique(explanation.raw)) == {0, *at_dots}  # nothing anywhere else
@@ -50,7 +53,7 @@ def test_superpixels_keep_their_edges_on_a_larger_scan():
     assert len(np.unique(explanation.signed)) == len(np.unique(explanation.raw)) == 4  # no value between two patches
 
 
-def test_two_classes_that_share_one_probability_have_opposite_weights():
+def test_the_two_classes_of_a_binary_model_have_opposite_weights():
     scan = scan_of(one_dot_a_quadrant())
     yes, no = (explain(linear_model(), scan, target, "lime", settings={"superpixels": 16}).raw for target in (1, 0))
     assert yes == pytest.approx(-no, abs=1e-4)
@@ -69,9 +72,13 @@ def test_answers_are_those_of_the_package_itself(target, seed):
         segments.append(contiguous(slic(image)))
         return segments[0]
 
+    def odds(pictures: np.ndarray) -> np.ndarray:
+        probabilities = score(model, pictures).astype(np.float64)
+        return np.log(probabilities / (1 - probabilities))
+
     package = LimeImageExplainer(random_state=seed).explain_instance(
         picture,
-        lambda pictures: score(model, pictures),
+        odds,
         labels=(target,),
         top_labels=None,
         num_samples=203,
@@ -80,8 +87,9 @@ def test_answers_are_those_of_the_package_itself(target, seed):
     )
     weights = dict(package.local_exp[target])
     expected = np.vectorize(weights.get)(segments[0])
+    expected[np.abs(expected) < subject.NEGLIGIBLE] = 0
     found = explain(model, scan_of(frame), target, "lime", seed=seed, settings=settings)
-    assert np.abs(expected).max() > 0.01
+    assert np.abs(expected).max() > 0.1
     assert found.raw == pytest.approx(expected, abs=1e-3)
     assert found.fit == pytest.approx(package.score, abs=1e-3)
 
@@ -115,7 +123,7 @@ def test_more_superpixels_make_smaller_patches():
 
 
 def test_weights_that_move_nothing_count_as_none():
-    model = model_of(LinearNet([[0.0005, 0, 0, 0]]), ("no", "yes"))  # a dot moves the probability by 0.05 %
+    model = model_of(ToyNet([[0.005, 0, 0, 0]]), ("no", "yes"), task="binary")  # a dot moves the odds by 0.5 %
     explanation = explain(model, scan_of(one_dot_a_quadrant()), 1, "lime", settings={"superpixels": 16})
     assert not explanation.raw.any()
     assert not explanation.has_positive_evidence
@@ -136,15 +144,28 @@ def test_standard_error_of_a_weight_by_hand():
 
 
 def test_calibration_acts_on_what_is_explained():
-    """Weights are parts of the calibrated probability: a high temperature makes them small."""
-    cold = one_class_a_quadrant()
-    card = cold.card.__class__(**{**cold.card.__dict__, "temperature": 10.0})
-    warm = cold.__class__(card, cold.network, cold.device)
-    cold_raw, warm_raw = (
-        explain(model, scan_of(dotted(0)), 0, "lime", settings={"samples": 100, "superpixels": 16}).raw
-        for model in (cold, warm)
-    )
-    assert 0 < warm_raw.max() < cold_raw.max()
+    sharp = linear_model()
+    calm = replace(sharp, card=replace(sharp.card, temperature=2.0))
+    scan = scan_of(one_dot_a_quadrant())
+    one, half = (explain(model, scan, 1, "lime", settings={"superpixels": 16}).raw for model in (sharp, calm))
+    assert half == pytest.approx(one / 2, abs=1e-5)
+
+
+def test_a_model_that_is_quite_sure_is_explained_too():
+    """64 and more log-odds: the probability is 1 in float32, whatever is hidden."""
+    model = model_of(ToyNet([[10, 5, 0, 0]]), ("no", "yes"), task="binary")
+    scan = scan_of(dotted(0, 1))
+    assert score(model, squash(scan.frames[0], model.card.input))[0, 1] == 1
+    explanation = explain(model, scan, 1, "lime", settings={"superpixels": 16})
+    assert explanation.heatmap[corner(0, 64, 64)].mean() > explanation.heatmap[corner(1, 64, 64)].mean() > 0.2
+    assert explanation.heatmap[corner(2, 64, 64)].mean() < 0.1
+
+
+def test_log_odds_by_hand():
+    scores = torch.tensor([[1.0, 2.0, 5.0]]).log()  # probabilities 1/8, 2/8, 5/8
+    assert log_odds(scores, "multiclass").exp().tolist()[0] == pytest.approx([1 / 7, 1 / 3, 5 / 3])
+    assert log_odds(torch.tensor([[-1.5, 1.5]]), "binary").tolist()[0] == pytest.approx([-3, 3])
+    assert log_odds(torch.tensor([[-1.5, 0.5]]), "multilabel").tolist() == [[-1.5, 0.5]]
 
 
 def test_the_network_sees_batches_of_the_size_asked_for():

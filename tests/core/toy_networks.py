@@ -42,14 +42,6 @@ class ToyNet(nn.Module):
         return self.head(cnn_map.sum((2, 3))), Features(cnn_map, cnn_map)
 
 
-class LinearNet(ToyNet):
-    """Two classes whose probabilities are linear in the picture: p of the second is 0.3 + Σ weights[0][q] · dots."""
-
-    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
-        probability = 0.3 + self.head(cnn_map.sum((2, 3)))
-        return torch.cat([1 - probability, probability], dim=1).log(), Features(cnn_map, cnn_map)
-
-
 def quadrants(height: int, width: int) -> Tensor:
     """(4, height, width) of 0 and 1, in the order of QUADRANTS."""
     masks = torch.zeros(4, height, width)
