@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import run
+from training import foundation, run
+from training.memory import keep_memory
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -15,7 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("run", help="train on a labelled zip or folder")
     run.add_arguments(command)
     command.set_defaults(act=run.run)
+    command = commands.add_parser("foundation", help="train one encoder jointly on several labelled sets")
+    foundation.add_arguments(command)
+    command.set_defaults(act=foundation.run)
     options = parser.parse_args(arguments)
+    keep_memory()
     try:
         card = options.act(options)
     except MedFusionError as error:

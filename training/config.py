@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from medfusion.errors import ConfigError
 from medfusion.network import SIZES, STAGES, STRIDE
+from training.balance import BALANCES
 
 STARTS = ("imagenet", "scratch")
 PRECISIONS = ("auto", "32", "bf16", "16")
@@ -14,7 +16,7 @@ PRECISIONS = ("auto", "32", "bf16", "16")
 @dataclass(frozen=True)
 class TrainConfig:
     size: str = "tiny"
-    start: str = "imagenet"  # small sets gain 7 to 12 points over scratch
+    start: str = "imagenet"  # or "scratch", or a model's folder; small sets gain 7 to 12 points over scratch
     epochs: int = 20
     finish_epochs: int = 0  # the last ones with crops of full size; on chest X-rays they made the loss on val worse
     train_px: int = 192  # side of the random crops: things look as large in them as in the whole (Touvron 2019)
@@ -25,7 +27,8 @@ class TrainConfig:
     frozen_stages: int = 2  # stem and first stages stay as ImageNet made them: edges are edges, and steps are cheaper
     weight_decay: float = 0.05
     label_smoothing: float = 0.05
-    class_weighting: float = 0.5  # weights are (1 / frequency) to this power: 0 none, 1 fully balanced
+    balance: str = "weights"  # see training/balance.py
+    class_weighting: float = 0.5  # how far: 0 treats all cases alike, 1 all classes
     average_decay: float = 0.995  # of the weight average, a step
     warmup: float = 0.06  # part of all steps
     patience: int = 6  # epochs without a better validation loss
@@ -39,7 +42,9 @@ class TrainConfig:
         from training.augment import RECIPES
 
         _choose("size", self.size, tuple(SIZES))
-        _choose("start", self.start, STARTS)
+        if self.start not in STARTS and not (Path(self.start) / "card.json").is_file():
+            raise ConfigError(f"start is {self.start!r}. Choose {', '.join(STARTS)}, or the folder of a model.")
+        _choose("balance", self.balance, tuple(BALANCES))
         _choose("precision", self.precision, PRECISIONS)
         _choose("augmentation", self.augmentation, tuple(RECIPES))
         for name in ("train_px", "side_px"):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.transforms import v2
+from torch.utils.data import Dataset, Sampler
 
 from medfusion.errors import DataError
 from medfusion.labelled import LabelledSet, read_pictures
 from medfusion.preprocess import standardise
 from medfusion.types import InputSpec
+from training.augment import Recipe, augment
 
 FEWEST_CASES = 5  # of each class in each split: below that no figure means anything
 FOLDS = 7  # without a given split, one part each for val and test
@@ -70,18 +72,82 @@ def decode(data: LabelledSet, spec: InputSpec, cache: Path) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """Decoded pictures with labels; transform works on (3, h, w) uint8. Items are ((3, h, w) float32, label)."""
+    """Decoded pictures with labels, as they are. Items are ((3, h, w) float32, label).
+
+    rows: which pictures of the shared map, in order. groups: for each of them which augmentation it gets.
+    """
 
     pictures: np.ndarray
+    rows: np.ndarray
     labels: np.ndarray
     spec: InputSpec
-    transform: v2.Transform | None = None
+    groups: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = torch.from_numpy(np.array(self.pictures[index])).permute(2, 0, 1)
-        if self.transform is not None:
-            picture = self.transform(picture)
-        return standardise(picture, self.spec), int(self.labels[index])
+        return self.item(np.array(self.pictures[self.rows[index]]), index)
+
+    def item(self, picture: np.ndarray, index: int) -> tuple[Tensor, int]:
+        """The picture of a case, changed or not, as the network wants it."""
+        return standardise(torch.from_numpy(picture).permute(2, 0, 1), self.spec), int(self.labels[index])
+
+
+class Draw(NamedTuple):
+    """One training example: which case, and what seeds its augmentation."""
+
+    case: int
+    epoch: int
+    number: int
+
+
+@dataclass(frozen=True)
+class Augmented(Dataset[tuple[Tensor, int]]):
+    """Random variants of training pictures. The same draw gives the same variant, in any worker and after a resume."""
+
+    plain: Pictures
+    recipes: tuple[Recipe, ...]  # by group
+    seed: int
+    side_px: Callable[[int], int]  # of the crops, by epoch
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+        rng = np.random.default_rng((self.seed, draw.epoch, draw.number))
+        picture = self.plain.pictures[self.plain.rows[draw.case]]
+        recipe = self.recipes[self.plain.groups[draw.case]]
+        return self.plain.item(augment(picture, recipe, self.side_px(draw.epoch), rng), draw.case)
+
+
+class Order(Sampler[Draw]):
+    """Each case once an epoch in random order, or as often as draws says on average. Lightning calls set_epoch."""
+
+    def __init__(self, cases: int, draws: np.ndarray | None, seed: int) -> None:
+        self.cases = cases
+        self.draws = None if draws is None else torch.from_numpy(draws)
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.cases if self.draws is None else round(float(self.draws.sum()))
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
+        if self.draws is None:
+            indices = torch.randperm(self.cases, generator=generator)
+        else:
+            indices = torch.multinomial(self.draws, len(self), replacement=True, generator=generator)
+        return (Draw(index, self.epoch, number) for number, index in enumerate(indices.tolist()))
+
+
+def pictures_of(
+    data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[str, ...], spec: InputSpec
+) -> Pictures:
+    """The decoded pictures of one split."""
+    rows = np.flatnonzero([case.split == split for case in data.cases])
+    return Pictures(pictures, rows, data.labels(classes)[rows], spec, np.zeros(len(rows), dtype=int))

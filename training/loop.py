@@ -6,6 +6,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import cv2
 import lightning
 import numpy as np
 import torch
@@ -21,29 +22,33 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from medfusion import library
 from medfusion.errors import ConfigError
 from medfusion.inference import class_logits
 from medfusion.metrics import auroc
 from medfusion.network import MedFusionNet, build, load_imagenet
 from medfusion.types import Task
-from training import augment
+from training import balance
+from training.augment import RECIPES
 from training.config import TrainConfig
-from training.datasets import Pictures
+from training.datasets import Augmented, Order, Pictures
 
 LAST = "last"
 BEST = "best"
 
 
+WITHOUT_HEAD = ("stem", "stages", "deep", "embed", "encoder", "norm")
+
+
 class Learner(lightning.LightningModule):
     """Trains a network on (picture, label) batches; val_loss is the log loss of the averaged weights."""
 
-    def __init__(self, network: MedFusionNet, task: Task, config: TrainConfig, class_weights: Tensor) -> None:
+    def __init__(self, network: MedFusionNet, task: Task, config: TrainConfig, loss: balance.Loss) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.config = config
-        self.class_weights: Tensor
-        self.register_buffer("class_weights", class_weights)
+        self.loss = loss
         self.validation: list[tuple[Tensor, Tensor]] = []
         for module in self.frozen():
             module.requires_grad_(False)
@@ -58,10 +63,13 @@ class Learner(lightning.LightningModule):
             module.eval()  # batch statistics stay as they are, too
         return self
 
+    def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
+        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step)  # a resumed run drops out the same units
+
     def training_step(self, batch: tuple[Tensor, Tensor], _: int) -> Tensor:
         pictures, labels = batch
         scores = class_logits(self.network(pictures.contiguous(memory_format=torch.channels_last)), self.task)
-        loss = F.cross_entropy(scores, labels, self.class_weights, label_smoothing=self.config.label_smoothing)
+        loss = self.loss(scores, labels)
         if not torch.isfinite(loss):
             raise ConfigError("The loss is no longer a number. Lower the learning rate, or train with precision 32.")
         self.log("train_loss", loss, on_epoch=True, on_step=False, prog_bar=True)
@@ -82,9 +90,8 @@ class Learner(lightning.LightningModule):
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's own union of a dozen types
         """AdamW, gentler on ImageNet layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
         config = self.config
-        pretrained = (
-            tuple(f"network.{part}." for part in ("stem", "stages", "deep")) if config.start == "imagenet" else ()
-        )
+        parts = {"imagenet": ("stem", "stages", "deep"), "scratch": ()}.get(config.start, WITHOUT_HEAD)
+        pretrained = tuple(f"network.{part}." for part in parts)
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -106,22 +113,25 @@ class Learner(lightning.LightningModule):
 
 
 class Feed(lightning.LightningDataModule):
-    """Loaders: small random crops, of full size in the last epochs if asked for. Each epoch has its own seed."""
+    """Loaders: small random crops, of full size in the last epochs if asked for."""
 
-    def __init__(self, train: Pictures, val: Pictures, config: TrainConfig) -> None:
+    def __init__(
+        self, train: Pictures, val: Pictures, config: TrainConfig, recipes: tuple[str, ...], draws: np.ndarray | None
+    ) -> None:
         super().__init__()
-        self.train, self.val, self.config = train, val, config
+        self.config, self.val = config, val
+        self.train = Augmented(train, tuple(RECIPES[name] for name in recipes), config.seed, self.side_px)
+        self.order = Order(len(train), draws, config.seed)
+
+    def side_px(self, epoch: int) -> int:
+        return self.config.train_px if epoch < self.config.epochs - self.config.finish_epochs else self.config.side_px
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         config = self.config
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        side = config.train_px if epoch < config.epochs - config.finish_epochs else config.side_px
-        transform = augment.build(augment.RECIPES[config.augmentation], side)
-        data = Pictures(self.train.pictures, self.train.labels, self.train.spec, transform)
-        generator = torch.Generator().manual_seed(config.seed * 100_003 + epoch)  # resumed runs see the same batches
         return DataLoader(
-            data, config.batch_size, shuffle=True, num_workers=config.workers, generator=generator,
-            drop_last=len(data) > config.batch_size, worker_init_fn=_one_thread,
+            self.train, config.batch_size, sampler=self.order, num_workers=config.workers,
+            persistent_workers=config.workers > 0, drop_last=len(self.order) > config.batch_size,
+            worker_init_fn=_one_thread,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
@@ -129,10 +139,20 @@ class Feed(lightning.LightningDataModule):
 
 
 def fit(
-    train: Pictures, val: Pictures, classes: int, task: Task, config: TrainConfig, folder: Path, resume: bool = False
+    train: Pictures,
+    val: Pictures,
+    classes: int,
+    task: Task,
+    config: TrainConfig,
+    folder: Path,
+    resume: bool = False,
+    recipes: tuple[str, ...] = (),
+    draws: np.ndarray | None = None,
 ) -> MedFusionNet:
     """Train and return the network with the best validation loss, in evaluation mode on the CPU.
 
+    recipes: the augmentation of each group of pictures; by default the configured one for all.
+    draws: (n,) how often each training case is drawn in an epoch, on average; by default once each.
     Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError when there is none.
     """
     # A resumed run finds its own checkpoints: that is what they are for.
@@ -145,11 +165,15 @@ def fit(
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     network = build(config.size, 1 if task == "binary" else classes, config.seed)
-    if config.start == "imagenet" and not resume:
-        load_imagenet(network, imagenet_weights())
-    learner = Learner(
-        network.to(memory_format=torch.channels_last), task, config, class_weights(train.labels, classes, config)
-    )
+    if not resume:
+        begin(network, config.start)
+    if draws is None and config.balance == "sampler":
+        draws = balance.draws(train.labels, len(train), config.class_weighting)
+    loss = balance.loss_of(
+        config.balance if draws is None else "none", train.labels, classes, config.class_weighting,
+        config.label_smoothing,
+    )  # fmt: skip
+    learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss)
     best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False)
     every = ModelCheckpoint(checkpoints, LAST, enable_version_counter=False)  # each epoch, over the one before
     trainer = lightning.Trainer(
@@ -167,16 +191,28 @@ def fit(
         ],
         logger=CSVLogger(folder, name="curves"),
         gradient_clip_val=1.0,
-        reload_dataloaders_every_n_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(learner, Feed(train, val, config), ckpt_path=last if resume else None, weights_only=True)
+    feed = Feed(train, val, config, recipes or (config.augmentation,), draws)
+    trainer.fit(learner, feed, ckpt_path=last if resume else None, weights_only=True)
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return network.cpu().eval()
+
+
+def begin(network: MedFusionNet, start: str) -> None:
+    """Give the network its first weights: none, ImageNet's, or those of a model folder, whose head is left out."""
+    if start == "imagenet":
+        load_imagenet(network, imagenet_weights())
+    elif start != "scratch":
+        state = library.load(str(Path(start).resolve()), "cpu").network.state_dict()
+        body = {name: value.float() for name, value in state.items() if not name.startswith("head.")}
+        missing = network.load_state_dict(body, strict=False)
+        if missing.unexpected_keys or any(not name.startswith("head.") for name in missing.missing_keys):
+            raise ConfigError(f"The model in {start} has another size. Choose --size to match it.")
 
 
 def imagenet_weights() -> dict[str, Tensor]:
@@ -197,13 +233,6 @@ def imagenet_weights() -> dict[str, Tensor]:
         ) from error
 
 
-def class_weights(labels: np.ndarray, classes: int, config: TrainConfig) -> Tensor:
-    """(K,) float32 with mean 1 over the cases: rarer classes count for more."""
-    frequency = np.bincount(labels, minlength=classes) / len(labels)
-    weights = frequency**-config.class_weighting
-    return torch.tensor(weights / (weights * frequency).sum(), dtype=torch.float32)
-
-
 @torch.no_grad()
 def scores(network: MedFusionNet, pictures: Pictures, task: Task, batch_size: int = 64) -> Tensor:
     """Class logits (n, K) of all pictures, on the CPU."""
@@ -222,3 +251,4 @@ def _precision(config: TrainConfig):  # type: ignore[no-untyped-def]  # Lightnin
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)

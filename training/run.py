@@ -10,7 +10,6 @@ from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from medfusion import library, metrics
@@ -21,7 +20,7 @@ from medfusion.network import MedFusionNet
 from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop
 from training.config import TrainConfig
-from training.datasets import Pictures, decode, with_splits
+from training.datasets import decode, pictures_of, with_splits
 from training.readme import readme
 
 RUNS = Path("runs")
@@ -50,7 +49,7 @@ def run(options: argparse.Namespace) -> ModelCard:
     spec = InputSpec(config.side_px, config.side_px)
     folder = options.runs / options.out.name
     pictures = decode(data, spec, folder / "pictures.npy")
-    train, val = (_part(data, pictures, split, classes, spec) for split in ("train", "val"))
+    train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
 
     network = loop.fit(train, val, len(classes), task, config, folder, options.resume)
     scores = loop.scores(network, val, task)
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace) -> ModelCard:
         limits=about.limits,
         data=dict(about.data) | {"file": options.data.name, "splits": data.counts()},
         training={
-            "command": "python -m training " + shlex.join(_portable(sys.argv[1:])),
+            "command": "python -m training " + shlex.join(portable(sys.argv[1:])),
             "seed": config.seed,
             "config": asdict(config),
             "versions": finish.versions(),
@@ -102,12 +101,7 @@ def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: Labelle
     return card
 
 
-def _part(data: LabelledSet, pictures: np.ndarray, split: str, classes: tuple[str, ...], spec: InputSpec) -> Pictures:
-    chosen = np.array([case.split == split for case in data.cases])
-    return Pictures(pictures[chosen], data.subset(split).labels(classes), spec)
-
-
-def _portable(arguments: list[str]) -> list[str]:
+def portable(arguments: list[str]) -> list[str]:
     """Command-line arguments without the folders of this machine; a resumed run is the same run."""
     arguments = [word for word in arguments if word != "--resume"]
     return [Path(word).name if Path(word).is_absolute() or ".." in Path(word).parts else word for word in arguments]

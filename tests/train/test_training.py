@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from medfusion import library
@@ -16,10 +17,10 @@ from medfusion.__main__ import main as medfusion_command
 from medfusion.errors import ConfigError, DataError
 from medfusion.labelled import Case, LabelledSet
 from medfusion.types import InputSpec
-from training import augment, finish, loop
+from training import augment, balance, finish, loop, memory
 from training.__main__ import main as training_command
 from training.config import TrainConfig
-from training.datasets import Pictures, with_splits
+from training.datasets import Augmented, Draw, Order, Pictures, with_splits
 
 SMALL = TrainConfig(
     start="scratch", frozen_stages=0, epochs=3, finish_epochs=1, train_px=32, side_px=64, batch_size=8, workers=0,
@@ -34,7 +35,8 @@ def pictures(count: int, seed: int) -> Pictures:
     frames = rng.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
     for frame, label in zip(frames, labels, strict=True):
         frame[:, slice(0, 32) if label else slice(32, 64)] += 150
-    return Pictures(frames, labels.astype(np.int64), InputSpec(64, 64))
+    everything = np.arange(count)
+    return Pictures(frames, everything, labels.astype(np.int64), InputSpec(64, 64), np.zeros(count, dtype=int))
 
 
 @pytest.fixture
@@ -97,6 +99,11 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     resumed = loop.fit(train, val, 2, "binary", SMALL, tmp_path / "cut", resume=True).state_dict()
     assert set(epochs) == {2}  # nothing is trained again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    last, last_resumed = (
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in ("whole", "cut")
+    )
+    assert all(torch.equal(last[name], last_resumed[name]) for name in last)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
@@ -112,7 +119,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 
 def test_frozen_stages_keep_their_weights_and_batch_statistics(tmp_path):
     learner = loop.Learner(
-        loop.build("tiny", 1), "binary", replace(SMALL, start="imagenet", frozen_stages=2), torch.ones(2)
+        loop.build("tiny", 1), "binary", replace(SMALL, start="imagenet", frozen_stages=2), F.cross_entropy
     )
     learner.train()
     assert not any(p.requires_grad for p in learner.network.stem.parameters())
@@ -185,26 +192,122 @@ def test_operating_point_is_the_highest_threshold_that_keeps_the_sensitivity():
 
 def test_class_weights_follow_the_inverse_frequency_with_mean_one_over_cases():
     labels = np.array([0] * 10 + [1] * 90)
-    weights = loop.class_weights(labels, 2, replace(SMALL, class_weighting=1.0))
-    assert weights.tolist() == pytest.approx([5.0, 5 / 9])
-    assert loop.class_weights(labels, 2, replace(SMALL, class_weighting=0.0)).tolist() == pytest.approx([1, 1])
+    scores = torch.zeros(2, 2)
+    loss = balance.loss_of("weights", labels, 2, power=1.0, smoothing=0)
+    rare, common = (F.cross_entropy(scores, y, torch.tensor([5.0, 5 / 9])) for y in torch.tensor([[0, 1], [1, 1]]))
+    assert loss(scores, torch.tensor([0, 1])) == pytest.approx(float(rare))
+    assert loss(scores, torch.tensor([1, 1])) == pytest.approx(float(common))
+    tilted = torch.tensor([[1.0, 0], [1.0, 0]])
+    assert loss(tilted, torch.tensor([0, 1])) == pytest.approx(
+        float(F.cross_entropy(tilted, torch.tensor([0, 1]), torch.tensor([9.0, 1.0])))
+    )
+    assert balance.loss_of("weights", labels, 2, 0.0, 0)(tilted, torch.tensor([0, 1])) == pytest.approx(
+        float(F.cross_entropy(tilted, torch.tensor([0, 1])))
+    )
+
+
+def test_logit_adjustment_adds_the_log_frequencies():
+    labels = np.array([0] * 10 + [1] * 90)
+    scores, y = torch.tensor([[0.3, -0.2], [1.0, 2.0]]), torch.tensor([0, 1])
+    loss = balance.loss_of("logit_adjusted", labels, 2, power=1.0, smoothing=0)
+    assert loss(scores, y) == pytest.approx(float(F.cross_entropy(scores + torch.tensor([0.1, 0.9]).log(), y)))
+
+
+def test_focal_loss_by_hand():
+    scores = torch.log(torch.tensor([[0.9, 0.1], [0.5, 0.5]]))
+    expected = (0.1**2 * -np.log(0.9) + 0.5**2 * -np.log(0.5)) / 2
+    assert balance.focal(scores, torch.tensor([0, 1])) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_sampler_draws_rare_classes_as_often_at_full_power():
+    labels = np.array([0] * 10 + [1] * 90)
+    draws = balance.draws(labels, 200, power=1.0)
+    assert draws[labels == 0].sum() == pytest.approx(100)
+    assert draws[labels == 1].sum() == pytest.approx(100)
+    assert balance.draws(labels, 50, power=0.0) == pytest.approx(np.full(100, 0.5))
+
+
+@pytest.mark.parametrize("name", [name for name in balance.BALANCES if name != "weights"])
+def test_every_balance_trains_and_learns_the_sides(name, tmp_path):
+    config = replace(SMALL, balance=name, epochs=1, finish_epochs=0)
+    network = loop.fit(pictures(16, 1), pictures(8, 2), 2, "binary", config, tmp_path)
+    assert all(torch.isfinite(value).all() for value in network.state_dict().values())
+
+
+def test_a_model_is_a_start_for_another_with_other_classes(labelled_zip, tmp_path):
+    small = ["--start", "scratch", "--frozen-stages", "0", "--epochs", "1", "--workers", "0", "--train-px", "32"]
+    small += ["--side-px", "64", "--batch-size", "8", "--device", "cpu"]
+    first = tmp_path / "first"
+    other = tmp_path / "other_set.zip"
+    other.write_bytes(labelled_zip.read_bytes())
+    command = ["foundation", "--data", str(labelled_zip), str(other), "--draws", "16", "8", "--out", str(first)]
+    assert training_command([*command, "--runs", str(tmp_path / "runs"), *small]) == 0
+    card = library.read_card(first)
+    assert card.classes == ("sides: left", "sides: right", "other-set: left", "other-set: right")
+    assert set(card.metrics["val"]) == {"sides", "other-set"}
+    fresh = loop.build("tiny", 1)
+    loop.begin(fresh, str(first))
+    foundation = library.load(str(first), "cpu").network.state_dict()
+    own = fresh.state_dict()
+    assert all(torch.equal(own[name], foundation[name].float()) for name in own if not name.startswith("head."))
+    assert own["head.weight"].shape != foundation["head.weight"].shape
+
+
+def test_a_start_of_another_size_is_refused(tmp_path, labelled_zip):
+    with pytest.raises(ConfigError, match="or the folder of a model"):
+        replace(SMALL, start=str(tmp_path))
 
 
 @pytest.mark.parametrize("name", augment.RECIPES)
-def test_augmentation_keeps_pictures_and_differs_each_time(name):
-    torch.manual_seed(0)
-    transform = augment.build(augment.RECIPES[name], 64)
-    picture = torch.from_numpy(pictures(1, 0).pictures[0]).permute(2, 0, 1)
-    first, second = transform(picture), transform(picture)
+def test_a_draw_decides_its_variant(name):
+    data = Augmented(pictures(2, 0), (augment.RECIPES[name],), 0, lambda epoch: 64 if epoch else 32)
+    first, label = data[Draw(1, epoch=1, number=0)]
     assert first.shape == (3, 64, 64)
-    assert first.dtype == torch.uint8
-    assert not torch.equal(first, second)
+    assert label == 1
+    assert torch.equal(first, data[Draw(1, 1, 0)][0])
+    assert not torch.equal(first, data[Draw(1, 1, 1)][0])
+    assert not torch.equal(first, data[Draw(1, 2, 0)][0])
+    assert data[Draw(1, 0, 0)][0].shape == (3, 32, 32)
+
+
+def test_the_order_covers_each_case_once_and_changes_each_epoch():
+    order = Order(20, None, seed=3)
+    first = list(order)
+    assert sorted(draw.case for draw in first) == list(range(20))
+    order.set_epoch(1)
+    assert [draw.case for draw in order] != [draw.case for draw in first]
+    often = Order(2, np.array([90.0, 10.0]), seed=0)
+    drawn = [draw.case for draw in often]
+    assert len(drawn) == len(often) == 100
+    assert drawn.count(0) > 70
 
 
 def test_grey_pictures_stay_grey_in_every_recipe_without_colour():
-    torch.manual_seed(0)
-    grey = torch.randint(0, 256, (1, 96, 96), dtype=torch.uint8).repeat(3, 1, 1)
-    transform = augment.build(augment.RECIPES["radiograph"], 64)
-    for _ in range(20):
-        out = transform(grey).int()
-        assert (out.amax(0) - out.amin(0)).max() <= 2  # JPEG rounding
+    rng = np.random.default_rng(0)
+    grey = rng.integers(0, 256, (96, 96, 1), dtype=np.uint8).repeat(3, axis=2)
+    for recipe in (recipe for recipe in augment.RECIPES.values() if not recipe.saturation):
+        for _ in range(20):
+            out = augment.augment(grey, recipe, 64, rng).astype(int)
+            assert np.ptp(out, axis=2).max() <= 2  # JPEG rounding
+
+
+def test_without_chance_the_warp_is_a_plain_resize():
+    still = augment.Recipe(
+        smallest_crop=1, aspect=1, rotation_deg=0, flip_horizontal=0, brightness=0, contrast=0, erase=0, degrade=0
+    )
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[16:24, 40:56] = 200
+    out = augment.augment(picture, still, 64, np.random.default_rng(0))
+    assert np.array_equal(out, picture)
+    half = augment.augment(picture, still, 32, np.random.default_rng(0))
+    assert half[8:12, 20:28].min() == 200
+    assert half.sum() == 200 * 3 * 4 * 8
+    mirrored = augment.augment(picture, replace(still, flip_horizontal=1), 64, np.random.default_rng(0))
+    assert np.array_equal(mirrored, picture[:, ::-1])
+    turned = augment.augment(picture, replace(still, flip_horizontal=1, flip_vertical=1), 64, np.random.default_rng(0))
+    assert np.array_equal(turned, picture[::-1, ::-1])
+
+
+def test_the_allocator_is_asked_to_keep_its_memory_and_may_decline(monkeypatch):
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())  # a C library without mallopt
+    assert memory.keep_memory() is False
