@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medfusion.conformal import prediction_set
 from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
@@ -66,7 +67,15 @@ def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
         operating_point=card.operating_point,
         warnings=tuple(input_warnings(card, scan, picture)),
         elapsed_s=time.perf_counter() - started,
+        plausible=plausible(card, probabilities),
     )
+
+
+def plausible(card: ModelCard, probabilities: np.ndarray) -> tuple[str, ...] | None:
+    """The conformal set of one case by name, None when the card has no thresholds for it. probabilities: (K,)."""
+    if not card.set_thresholds:
+        return None
+    return tuple(card.classes[i] for i in prediction_set(probabilities, card.set_thresholds))
 
 
 def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray) -> list[str]:

@@ -90,7 +90,7 @@ def read_card(folder: Path) -> ModelCard:
         raw["input"] = InputSpec(**raw["input"])
         point = raw["operating_point"]
         raw["operating_point"] = OperatingPoint(tuple(point["thresholds"]), point["rule"])
-        for key in ("classes", "dicom_modalities", "limits"):
+        for key in ("classes", "dicom_modalities", "limits", "set_thresholds"):
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -107,6 +107,7 @@ def is_consistent(card: ModelCard) -> bool:
         and card.task in get_args(Task)
         and (card.task != "binary" or len(card.classes) == 2)
         and len(card.operating_point.thresholds) == len(card.classes)
+        and len(card.set_thresholds) in (0, len(card.classes))
         and card.temperature > 0
         and card.input.height_px % STRIDE == card.input.width_px % STRIDE == 0
     )

@@ -183,12 +183,17 @@ class MedFusionNet(nn.Module):
         """The CNN: (B, 3, H, W) to the map (B, 112, H/16, W/16)."""
         return self.stages(self.stem(x))
 
-    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
-        """Everything after the CNN: patch embedding, Transformer, fusion and head."""
+    def fuse(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
+        """Patch embedding, Transformer and deep stage: what the head sees, (B, D + 192), and the maps behind it."""
         tokens = self.norm(self.encoder(self.embed(cnn_map)))
         token_grid = tokens.transpose(1, 2).unflatten(2, cnn_map.shape[-2:])
         fused = torch.cat([token_grid.mean((2, 3)), self.deep(cnn_map).mean((2, 3))], dim=1)
-        return self.head(self.dropout(fused)), Features(cnn_map, token_grid)
+        return fused, Features(cnn_map, token_grid)
+
+    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
+        """Everything after the CNN: patch embedding, Transformer, fusion and head."""
+        fused, found = self.fuse(cnn_map)
+        return self.head(self.dropout(fused)), found
 
 
 def build(size: str, outputs: int, seed: int = 0) -> MedFusionNet:

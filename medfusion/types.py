@@ -141,6 +141,7 @@ class ModelCard:
     data: Mapping[str, object] = field(default_factory=dict)  # source, licence, citation, counts per split
     training: Mapping[str, object] = field(default_factory=dict)  # command, seed, settings, versions, time
     metrics: Mapping[str, object] = field(default_factory=dict)  # split → what `medfusion evaluate` reports
+    set_thresholds: tuple[float, ...] = ()  # K; from these probabilities on a class cannot be ruled out (conformal)
     license: str = ""
 
 
@@ -158,6 +159,7 @@ class Prediction:
     operating_point: OperatingPoint
     warnings: tuple[str, ...] = ()  # input checks, in sentences
     elapsed_s: float = 0.0
+    plausible: tuple[str, ...] | None = None  # classes that 90 % of cases allow; one is sure. None: not calibrated
 
 
 @dataclass(frozen=True, eq=False)

@@ -59,6 +59,7 @@ def describe(prediction: Prediction) -> dict[str, object]:
     return {
         "probabilities": dict(zip(prediction.classes, prediction.probabilities, strict=True)),
         "answers": prediction.answers,
+        "plausible": prediction.plausible,
         "operating_point": {
             "thresholds": dict(zip(prediction.classes, prediction.operating_point.thresholds, strict=True)),
             "rule": prediction.operating_point.rule,

@@ -1,0 +1,40 @@
+"""Prediction sets: the promise, by hand and by simulation."""
+
+import numpy as np
+import pytest
+
+from medfusion.conformal import observed, prediction_set, thresholds
+
+
+def test_thresholds_by_hand():
+    own = np.arange(1, 20) / 20  # 19 cases of class 1: at 90 %, 18 of 20 ranks, so one case may be left out
+    probabilities = np.stack([1 - own, own], 1)
+    _, limit = thresholds(probabilities, np.ones(19, dtype=int))
+    assert limit == pytest.approx(0.1)  # the second lowest: 18 of 19 stay inside
+
+
+def test_a_class_with_too_few_cases_is_in_every_set():
+    probabilities = np.full((8, 2), 0.5)
+    limits = thresholds(probabilities, np.array([0] * 8))
+    assert limits[1] == 0.0
+    assert 1 in prediction_set(np.array([0.999, 0.001]), limits)
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_each_class_is_covered_as_promised_even_the_rare_one(coverage):
+    rng = np.random.default_rng(0)
+    labels = (rng.random(60_000) < 0.1).astype(int)
+    signal = np.where(labels, 1.0, -1.0) * 0.8 + rng.normal(size=labels.size)
+    probabilities = np.stack([1 / (1 + np.exp(signal)), 1 / (1 + np.exp(-signal))], 1)
+    half = labels.size // 2
+    limits = thresholds(probabilities[:half], labels[:half], coverage)
+    seen = observed(probabilities[half:], labels[half:], limits)
+    assert seen["per_class"] == pytest.approx([coverage, coverage], abs=0.015)
+    assert seen["coverage"] == pytest.approx(coverage, abs=0.015)
+
+
+def test_sure_and_unsure_cases():
+    limits = (0.4, 0.3)
+    assert prediction_set(np.array([0.9, 0.1]), limits) == (0,)
+    assert prediction_set(np.array([0.55, 0.45]), limits) == (0, 1)
+    assert prediction_set(np.array([0.35, 0.25]), limits) == ()
