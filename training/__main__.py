@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import foundation, run
+from training import foundation, reference, run
 from training.memory import keep_memory
 
 
@@ -19,14 +19,17 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("foundation", help="train one encoder jointly on several labelled sets")
     foundation.add_arguments(command)
     command.set_defaults(act=foundation.run)
+    command = commands.add_parser("reference", help="say which pictures a model knows, so that others are refused")
+    reference.add_arguments(command)
+    command.set_defaults(act=reference.run)
     options = parser.parse_args(arguments)
     keep_memory()
     try:
-        card = options.act(options)
+        said = options.act(options)
     except MedFusionError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    sys.stdout.write(f"{card.id} {card.version} written to {options.out}\n")
+    sys.stdout.write(f"{said}\n")
     return 0
 
 

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=type(setting.default), help=f"default: {setting.default}")
 
 
-def run(options: argparse.Namespace) -> ModelCard:
+def run(options: argparse.Namespace) -> str:
     """Train on all sets at once and write the encoder as a model whose classes are "SET: CLASS"."""
     started = time.perf_counter()
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
@@ -105,7 +105,8 @@ def run(options: argparse.Namespace) -> ModelCard:
         license="Apache-2.0 (weights); see the data for its own",
         metrics={"val": figures(probabilities, val, names)},
     )
-    return library.save(options.out, card, network)
+    library.save(options.out, card, network)
+    return f"{card.id} {card.version} written to {options.out}"
 
 
 def joined(parts: list[Pictures]) -> Pictures:

@@ -12,13 +12,12 @@ from pathlib import Path
 
 import torch
 
-from medfusion import library, metrics
-from medfusion.evaluate import evaluate_cases
+from medfusion import conformal, evaluate, library, metrics
 from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.network import MedFusionNet
 from medfusion.types import InputSpec, ModelCard, Task
-from training import finish, loop
+from training import finish, loop, reference
 from training.config import TrainConfig
 from training.datasets import decode, pictures_of, with_splits
 from training.readme import readme
@@ -38,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(flag, type=type(setting.default), help=f"default: {setting.default}")
 
 
-def run(options: argparse.Namespace) -> ModelCard:
-    """Train, calibrate, measure val and test once, and write the model. Returns the card as written."""
+def run(options: argparse.Namespace) -> str:
+    """Train, calibrate, measure val and test once, and write the model. Returns what was written, in words."""
     started = time.perf_counter()
     about = finish.read_about(options.about, options.out.name)
     config = config_from(options, about)
@@ -69,6 +68,7 @@ def run(options: argparse.Namespace) -> ModelCard:
         input=spec,
         temperature=temperature,
         operating_point=finish.operating_point(probabilities, val.labels, task),
+        set_thresholds=conformal.thresholds(probabilities, val.labels),
         weights_sha256="",
         intended_use=about.intended_use,
         limits=about.limits,
@@ -82,7 +82,10 @@ def run(options: argparse.Namespace) -> ModelCard:
         },
         license=about.license,
     )
-    return measured(options.out, library.save(options.out, card, network), network, data, before)
+    card = library.save(options.out, card, network)
+    reference.write_if_possible(options.out, train, val, config.augmentation)
+    card = measured(options.out, card, network, data, before)
+    return f"{card.id} {card.version} written to {options.out}"
 
 
 def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig:
@@ -94,9 +97,13 @@ def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig
 def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: LabelledSet, ece_before: float) -> ModelCard:
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
     model = library.load(str(folder.resolve()), "cpu")
-    parts = {split: data.subset(split) for split in ("val", "test")}
-    figures: dict[str, object] = {split: evaluate_cases(model, part) for split, part in parts.items() if part.cases}
-    card = library.save(folder, replace(card, metrics=figures | {"val_ece_before_temperature": ece_before}), network)
+    figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
+    for split in ("val", "test"):
+        part = data.subset(split)
+        if part.cases:
+            sets = conformal.observed(evaluate.score_all(model, part), part.labels(card.classes), card.set_thresholds)
+            figures[split] = evaluate.evaluate_cases(model, part) | {"prediction_sets": sets}
+    card = library.save(folder, replace(card, metrics=figures), network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return card
 

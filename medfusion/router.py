@@ -1,0 +1,122 @@
+"""Which model a scan is for, or none: how far it lies from each model's own pictures.
+
+Distances are taken in the feature space of the foundation model, one pass for all models: Mahalanobis distance
+(Lee et al. 2018, section 2.1) with a shrunk covariance (Ledoit & Wolf 2004). Each model's folder holds the mean and
+spread of its training pictures in reference.safetensors; no picture can be made from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+from sklearn.covariance import LedoitWolf
+
+from medfusion import library
+from medfusion.errors import ModelDamaged
+from medfusion.library import Model
+from medfusion.preprocess import to_batch
+
+FOUNDATION = "foundation"
+REFERENCE = "reference.safetensors"
+USUAL = 0.95  # share of validation pictures within the usual distance
+MARGIN = 2.0  # a picture is refused beyond this many usual distances: photographs start at three
+CLOSE = 1.5  # two models whose distances differ by less than this factor are both offered
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """Where a model's own pictures lie. Distances are squared Mahalanobis distances over the limit: 1 is the limit."""
+
+    mean: np.ndarray  # (D,) float32
+    whiten: np.ndarray  # (D, D) float32: (x - mean) @ whiten has unit covariance
+    limit: float
+    foundation_sha256: str  # of the weights whose features these are
+
+    def distance(self, features: np.ndarray) -> np.ndarray:
+        """(n, D) features to (n,) distances; at most 1 belongs to the model."""
+        return np.square((features - self.mean) @ self.whiten).sum(axis=1) / self.limit
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a scan belongs. model_id is None when it is refused; reason says why, in a sentence for the reader."""
+
+    model_id: str | None
+    reason: str
+    distances: Mapping[str, float]  # by model id; at most 1 fits
+
+
+def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> Reference:
+    """The reference of one model from foundation features (n, D) of its training and validation pictures."""
+    covariance = LedoitWolf().fit(train).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    whiten = (vectors / np.sqrt(values)).astype(np.float16).astype(np.float32)
+    mean = train.mean(axis=0).astype(np.float32)
+    plain = Reference(mean, whiten, 1.0, foundation_sha256)
+    usual = float(np.quantile(plain.distance(val), USUAL))
+    return Reference(mean, whiten, MARGIN * usual, foundation_sha256)
+
+
+def save(folder: Path, reference: Reference) -> None:
+    """Write reference.safetensors beside the weights, the matrix in half precision."""
+    tensors = {"mean": reference.mean, "whiten": reference.whiten.astype(np.float16)}
+    described = {"limit": repr(reference.limit), "foundation_sha256": reference.foundation_sha256}
+    save_file(tensors, folder / REFERENCE, described)
+
+
+def read(folder: Path) -> Reference | None:
+    """The reference of a model, None where it has none. Raises ModelDamaged when it cannot be read."""
+    path = folder / REFERENCE
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "numpy") as file:
+            described = file.metadata()
+            return Reference(
+                file.get_tensor("mean"),
+                file.get_tensor("whiten").astype(np.float32),
+                float(described["limit"]),
+                described["foundation_sha256"],
+            )
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        raise ModelDamaged(f"The reference of {folder.name!r} cannot be read. Install the model again.") from error
+
+
+def references(foundation: Model) -> dict[str, Reference]:
+    """Of all models that have one made with this foundation, by id."""
+    found = {}
+    for card in library.list_cards():
+        reference = read(library.find(card.id))
+        if reference and reference.foundation_sha256 == foundation.card.weights_sha256:
+            found[card.id] = reference
+    return found
+
+
+@torch.inference_mode()
+def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
+    """(n, D) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
+    batch = to_batch(pictures, foundation.card.input).to(foundation.device)
+    return foundation.network.fuse(foundation.network.extract(batch))[0].float().cpu().numpy()
+
+
+def route(foundation: Model, known: Mapping[str, Reference], picture: np.ndarray) -> Route:
+    """The model that a display picture (H, W[, 3]) uint8 is for, or the reason why none of those known is."""
+    seen = features(foundation, picture)
+    distances = {model_id: float(reference.distance(seen)[0]) for model_id, reference in known.items()}
+    if not distances:
+        return Route(None, "No model says which pictures it knows. Choose one.", distances)
+    nearest, *others = sorted(distances, key=distances.__getitem__)
+    if distances[nearest] > 1:
+        reason = "This picture looks like none of those that the models were trained on. Check what it is."
+        return Route(None, reason, distances)
+    rivals = [name for name in others if distances[name] <= min(1, CLOSE * distances[nearest])]
+    if rivals:
+        names = ", ".join([nearest, *rivals])
+        return Route(None, f"This picture may be for several models: {names}. Choose one.", distances)
+    return Route(nearest, f"This picture looks like those that {nearest} was trained on.", distances)

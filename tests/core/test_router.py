@@ -1,0 +1,96 @@
+"""Routing by distance, on a stand-in for the foundation whose features are the mean colours of the picture."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medfusion import router
+from medfusion.errors import ModelDamaged
+from medfusion.library import Model
+from medfusion.network import Features
+from medfusion.types import InputSpec, ModelCard, OperatingPoint
+
+
+class MeanColour(nn.Module):
+    def extract(self, x):
+        return x
+
+    def fuse(self, cnn_map):
+        return cnn_map.mean((2, 3)), Features(cnn_map, cnn_map)
+
+
+@pytest.fixture
+def foundation() -> Model:
+    point = OperatingPoint((0.5, 0.5), "")
+    card = ModelCard(
+        "foundation", "", "1", "tiny", "multiclass", ("a", "b"), "", (), True, InputSpec(32, 32), 1.0, point, "sha"
+    )
+    return Model(card, MeanColour(), torch.device("cpu"))
+
+
+def tinted(colour, count, seed):
+    rng = np.random.default_rng(seed)
+    shade = np.array(colour) + rng.normal(0, 8, (count, 1, 1, 3))
+    return np.clip(shade + rng.normal(0, 5, (count, 32, 32, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def known(foundation):
+    found = {}
+    for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200)), ("navy", (40, 40, 175))):
+        train, val = (router.features(foundation, tinted(colour, 200, seed)) for seed in (0, 1))
+        found[name] = router.fit(train, val, "sha")
+    return found
+
+
+def test_a_picture_goes_to_the_model_that_knows_its_like(foundation, known):
+    for picture in tinted((200, 40, 40), 20, seed=2):
+        assert router.route(foundation, known, picture).model_id == "red"
+
+
+def test_a_picture_like_none_is_refused_with_the_reason(foundation, known):
+    found = router.route(foundation, known, tinted((40, 200, 40), 1, seed=3)[0])
+    assert found.model_id is None
+    assert "none of those" in found.reason
+    assert min(found.distances.values()) > 1
+
+
+def test_between_two_models_the_reader_chooses(foundation, known):
+    found = router.route(foundation, known, np.full((32, 32, 3), (40, 40, 186), np.uint8))
+    assert found.model_id is None
+    assert "blue" in found.reason
+    assert "navy" in found.reason
+    assert "red" not in found.reason
+
+
+def test_distance_is_mahalanobis_over_the_limit():
+    rng = np.random.default_rng(0)
+    train = rng.normal(size=(5000, 2)) * (1, 10) + (3, 4)
+    reference = router.fit(train, train, "sha")
+    at = reference.distance(np.array([[3, 4], [5, 4], [3, 24], [5, 24]]))
+    assert at[0] == pytest.approx(0, abs=0.01)
+    assert at[1] == pytest.approx(at[2], rel=0.1)  # two standard deviations either way
+    assert at[3] == pytest.approx(at[1] + at[2], rel=0.05)
+    assert np.mean(reference.distance(train) <= 1 / router.MARGIN) == pytest.approx(router.USUAL, abs=0.005)
+
+
+def test_a_reference_survives_the_file(tmp_path, known):
+    router.save(tmp_path, known["red"])
+    back = router.read(tmp_path)
+    points = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    assert back.distance(points) == pytest.approx(known["red"].distance(points), rel=1e-6)
+    assert back.foundation_sha256 == "sha"
+
+
+def test_a_model_without_reference_and_a_damaged_one(tmp_path):
+    assert router.read(tmp_path) is None
+    (tmp_path / router.REFERENCE).write_bytes(b"no tensors")
+    with pytest.raises(ModelDamaged, match="Install the model again"):
+        router.read(tmp_path)
+    router.save(tmp_path, router.Reference(np.zeros(2, np.float32), np.eye(2, dtype=np.float32), 1.0, "sha"))
+    assert router.read(tmp_path).limit == 1.0
+
+
+def test_without_references_the_reader_chooses(foundation):
+    assert router.route(foundation, {}, np.zeros((32, 32, 3), np.uint8)).model_id is None

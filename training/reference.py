@@ -1,0 +1,61 @@
+"""`python -m training reference`: say which pictures a model knows, so that others are refused (medfusion/router.py)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from medfusion import library, router
+from medfusion.errors import ModelNotFound
+from medfusion.labelled import read_labelled
+from medfusion.library import Model
+from training.augment import RECIPES, augment
+from training.datasets import Pictures, decode, pictures_of, with_splits
+
+MOST = 600  # training pictures looked at, each as it is and once varied
+BATCH = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="the model, by id or folder")
+    parser.add_argument("--data", type=Path, required=True, help="the zip or folder that it was trained on")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the decoded pictures")
+
+
+def run(options: argparse.Namespace) -> str:
+    """Write reference.safetensors into the model's folder."""
+    folder = library.find(options.model)
+    card = library.read_card(folder)
+    config = dict(card.training.get("config", {}))  # type: ignore[call-overload]
+    data = with_splits(read_labelled(options.data), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
+    pictures = decode(data, card.input, options.runs / card.id / "pictures.npy")
+    train, val = (pictures_of(data, pictures, split, card.classes, card.input) for split in ("train", "val"))
+    write(folder, library.load(router.FOUNDATION), train, val, str(config.get("augmentation", "general")))
+    return f"{folder / router.REFERENCE} written"
+
+
+def write_if_possible(folder: Path, train: Pictures, val: Pictures, recipe: str) -> None:
+    """The reference of a new model; none where the foundation model is not installed."""
+    try:
+        foundation = library.load(router.FOUNDATION)
+    except ModelNotFound:
+        return
+    write(folder, foundation, train, val, recipe)
+
+
+def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recipe: str) -> None:
+    """Fit and save. Half of the training pictures are varied as in training, so that other sites' are not refused."""
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(train.rows, min(MOST, len(train.rows)), replace=False)
+    plain = [np.asarray(train.pictures[row]) for row in chosen]
+    varied = [augment(picture, RECIPES[recipe], foundation.card.input.height_px, rng) for picture in plain]
+    seen = np.concatenate([features(foundation, part) for part in (plain, varied)])
+    own = features(foundation, [np.asarray(val.pictures[row]) for row in val.rows])
+    router.save(folder, router.fit(seen, own, foundation.card.weights_sha256))
+
+
+def features(foundation: Model, pictures: list[np.ndarray]) -> np.ndarray:
+    batches = (np.stack(pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH))
+    return np.concatenate([router.features(foundation, batch) for batch in batches])
