@@ -1,4 +1,4 @@
-"""`python -m training reference`: say which pictures a model knows, so that others are refused (medfusion/router.py)."""
+"""`python -m training reference`: say which pictures a model knows, so that others are refused (see router.py)."""
 
 from __future__ import annotations
 
