@@ -43,6 +43,7 @@ def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = 
 
 def score_all(model: Model, data: LabelledSet, progress: Progress | None = None) -> np.ndarray:
     """Calibrated probabilities (n, K), case by case in the set's order, in batches."""
+    model.backend.get()
     rows: list[np.ndarray] = []
     batch: list[np.ndarray] = []
     for index, picture in enumerate(read_pictures(data, model.card.input), start=1):

@@ -41,11 +41,10 @@ def answer_indices(probabilities: np.ndarray, point: OperatingPoint, task: Task)
     return (int(np.argmax(probabilities / thresholds)),)
 
 
-@torch.inference_mode()
 def score(model: Model, pictures: np.ndarray) -> np.ndarray:
     """Calibrated probabilities (B, K) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
     batch = to_batch(pictures, model.card.input).to(model.device)
-    scores = class_logits(model.network(batch).float(), model.card.task)
+    scores = class_logits(model.logits(batch), model.card.task)
     return to_probabilities(scores, model.card.task, model.card.temperature).cpu().numpy()
 
 

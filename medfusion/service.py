@@ -41,7 +41,10 @@ def model_problems() -> list[str]:
 
 
 def load_model(model_id: str) -> Model:
-    return library.load(model_id)
+    """Ready for many answers: compiled where that is faster."""
+    model = library.load(model_id)
+    model.backend.get()
+    return model
 
 
 def suggest_model(scan: Scan) -> str | None:

@@ -11,6 +11,8 @@ from medfusion.errors import ConfigError, ScanError
 from medfusion.library import Model
 from medfusion.types import Prediction
 
+FEW = 32  # files that are answered sooner than the network is compiled
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder to walk")
@@ -26,7 +28,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("Frames are counted from 1. Give --frame 1 or more.")
     model = load(arguments.model, arguments.device)
     entries = []
-    for path in walk(arguments.paths):
+    for count, path in enumerate(walk(arguments.paths)):
+        if count == FEW:
+            model.backend.get()
         entry = answer(model, path, arguments.frame)
         entries.append(entry)
         if not arguments.json:

@@ -1,0 +1,107 @@
+"""The compiled network answers like PyTorch, for any batch, from several threads, and not at all is no harm."""
+
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from medfusion import library
+from medfusion.explain import explain
+from medfusion.imaging import display
+from medfusion.inference import score
+from medfusion.network import build
+from medfusion.preprocess import squash
+from medfusion.samples import read_sample
+from tests.core.toy_networks import model_of, one_class_a_quadrant
+
+PARITY = 1e-3  # in probability
+
+
+def lively(height_px=64, width_px=96):
+    """Its batch norms have seen pictures, and its head tells them apart."""
+    network = build("tiny", 3)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = 1.0
+    with torch.no_grad():
+        network.train()(torch.rand(16, 3, height_px, width_px))
+        network.head.weight *= 20
+    return model_of(network, ("a", "b", "c"), height_px=height_px, width_px=width_px)
+
+
+@pytest.mark.parametrize("count", [1, 3, 32])
+def test_the_compiled_network_agrees_with_pytorch(count):
+    model = lively()
+    batch = torch.rand(count, 3, 64, 96, generator=torch.Generator().manual_seed(count))
+    expected = model.logits(batch)
+    assert model.backend.ready() is None
+    compiled = model.backend.get()
+    assert compiled is not None
+    assert model.backend.ready() is compiled
+    answers = model.logits(batch)
+    assert not torch.equal(answers, expected)  # another engine did answer
+    assert answers.softmax(1).numpy() == pytest.approx(expected.softmax(1).numpy(), abs=PARITY)
+
+
+def test_shipped_models_answer_alike_from_both():
+    for card in library.list_cards():
+        model = library.load(card.id, "cpu")
+        picture = squash(display(read_sample("synthetic-chest")), card.input)
+        expected = score(model, picture)
+        model.backend.get()
+        assert score(model, picture) == pytest.approx(expected, abs=PARITY)
+
+
+def test_several_threads_get_their_own_answers():
+    model = lively()
+    model.backend.get()
+    batches = [torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(seed)) for seed in range(12)]
+    alone = [model.logits(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.logits, batches))
+    assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_half_precision_ranks_superpixels_like_full(monkeypatch):
+    model = library.load("chest-xray", "cpu")
+    scan = read_sample("synthetic-chest")
+    half = explain(model, scan, 1, "lime", settings={"samples": 300})
+    monkeypatch.setattr(model.backend, "possible", False)
+    model.backend.compiled.clear()
+    full = explain(model, scan, 1, "lime", settings={"samples": 300})
+    assert spearmanr(half.raw.ravel(), full.raw.ravel()).statistic > 0.95
+
+
+def test_without_openvino_pytorch_answers_and_the_log_says_so(monkeypatch, caplog):
+    model = lively()
+    batch = torch.rand(1, 3, 64, 96)
+    expected = model.logits(batch)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with caplog.at_level(logging.WARNING):
+        assert model.backend.get() is None
+        assert model.backend.get() is None
+    assert torch.equal(model.logits(batch, fast=True), expected)
+    assert caplog.text.count("PyTorch answers instead") == 1
+
+
+def test_other_networks_stay_with_pytorch():
+    model = one_class_a_quadrant()
+    assert model.backend.get() is None
+    assert model.logits(torch.zeros(1, 3, 64, 64)).shape == (1, 4)
+
+
+def test_no_telemetry_is_loaded():
+    lively().backend.get()
+    assert sys.modules["openvino_telemetry"] is None
+
+
+def test_an_answer_is_the_same_each_time():
+    model = lively()
+    model.backend.get()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    assert np.array_equal(score(model, picture), score(model, picture))
