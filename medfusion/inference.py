@@ -12,7 +12,7 @@ from medfusion.conformal import prediction_set
 from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
-from medfusion.types import ModelCard, OperatingPoint, Prediction, Scan, Task
+from medfusion.types import ModelCard, OperatingPoint, Prediction, Route, Scan, Task
 
 GREY_TOLERANCE = 12  # mean spread between colour channels, of 255, under which a picture counts as grey
 
@@ -48,8 +48,11 @@ def score(model: Model, pictures: np.ndarray) -> np.ndarray:
     return to_probabilities(scores, model.card.task, model.card.temperature).cpu().numpy()
 
 
-def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
-    """Answer one frame. The model sees the scan as its file asks to be shown, whatever the viewer's window."""
+def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None) -> Prediction:
+    """Answer one frame. The model sees the scan as its file asks to be shown, whatever the viewer's window.
+
+    route: where the scan belongs; a model that it is not for answers with a warning.
+    """
     started = time.perf_counter()
     picture = display(scan, frame)
     card = model.card
@@ -64,7 +67,7 @@ def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
         probabilities=tuple(float(p) for p in probabilities),
         answers=tuple(card.classes[i] for i in answers),
         operating_point=card.operating_point,
-        warnings=tuple(input_warnings(card, scan, picture)),
+        warnings=tuple(input_warnings(card, scan, picture, route)),
         elapsed_s=time.perf_counter() - started,
         plausible=plausible(card, probabilities),
     )
@@ -77,14 +80,19 @@ def plausible(card: ModelCard, probabilities: np.ndarray) -> tuple[str, ...] | N
     return tuple(card.classes[i] for i in prediction_set(probabilities, card.set_thresholds))
 
 
-def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray) -> list[str]:
+def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray, route: Route | None = None) -> list[str]:
     """Reasons to distrust the answer that the input itself gives, in sentences for the reader."""
     warnings = []
     if scan.modality and card.dicom_modalities and scan.modality not in card.dicom_modalities:
         warnings.append(
             f"This scan says that it is {scan.modality}; the model reads {card.modality} only. Choose another model."
         )
-    elif not scan.modality and looks_grey(picture) == card.colour:
+    elif route and route.distances.get(card.id, 0) > 1:
+        warnings.append(
+            f"This picture does not look like those that the model was trained on ({card.modality}). "
+            "The answer means nothing unless you know better."
+        )
+    elif not route and not scan.modality and looks_grey(picture) == card.colour:
         kind = "grey" if card.colour else "coloured"
         warnings.append(f"This picture is {kind}; the model reads {card.modality} only. Choose another model.")
     if picture.max() - picture.min() < 8:

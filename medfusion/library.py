@@ -121,6 +121,7 @@ def is_consistent(card: ModelCard) -> bool:
     return (
         card.size in SIZES
         and card.task in get_args(Task)
+        and card.role in ("diagnosis", "foundation")
         and (card.task != "binary" or len(card.classes) == 2)
         and len(card.operating_point.thresholds) == len(card.classes)
         and len(card.set_thresholds) in (0, len(card.classes))

@@ -21,6 +21,7 @@ from medfusion import library
 from medfusion.errors import ModelDamaged
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
+from medfusion.types import Route
 
 FOUNDATION = "foundation"
 REFERENCE = "reference.safetensors"
@@ -41,15 +42,6 @@ class Reference:
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(n, D) features to (n,) distances; at most 1 belongs to the model."""
         return np.square((features - self.mean) @ self.whiten).sum(axis=1) / self.limit
-
-
-@dataclass(frozen=True)
-class Route:
-    """Where a scan belongs. model_id is None when it is refused; reason says why, in a sentence for the reader."""
-
-    model_id: str | None
-    reason: str
-    distances: Mapping[str, float]  # by model id; at most 1 fits
 
 
 def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> Reference:
@@ -88,14 +80,40 @@ def read(folder: Path) -> Reference | None:
         raise ModelDamaged(f"The reference of {folder.name!r} cannot be read. Install the model again.") from error
 
 
-def references(foundation: Model) -> dict[str, Reference]:
-    """Of all models that have one made with this foundation, by id."""
-    found = {}
-    for card in library.list_cards():
+@dataclass(frozen=True, eq=False)
+class Router:
+    """The foundation model with the references made in its feature space, by model id."""
+
+    foundation: Model
+    known: Mapping[str, Reference]
+
+    def route(self, picture: np.ndarray) -> Route:
+        """The model that a display picture (H, W[, 3]) uint8 is for, or the reason why none of those known is."""
+        seen = features(self.foundation, picture)
+        distances = {model_id: float(reference.distance(seen)[0]) for model_id, reference in self.known.items()}
+        nearest, *others = sorted(distances, key=distances.__getitem__)
+        if distances[nearest] > 1:
+            reason = "This picture looks like none of those that the models were trained on. Check what it is."
+            return Route(None, reason, distances)
+        rivals = [name for name in others if distances[name] <= min(1, CLOSE * distances[nearest])]
+        if rivals:
+            names = ", ".join([nearest, *rivals])
+            return Route(None, f"This picture may be for several models: {names}. Choose one.", distances)
+        return Route(nearest, f"This picture looks like those that {nearest} was trained on.", distances)
+
+
+def load() -> Router | None:
+    """The router of this installation; None without a foundation model or without references made with it."""
+    cards = library.list_cards()
+    if not any(card.id == FOUNDATION for card in cards):
+        return None
+    foundation = library.load(FOUNDATION)
+    known = {}
+    for card in cards:
         reference = read(library.find(card.id))
         if reference and reference.foundation_sha256 == foundation.card.weights_sha256:
-            found[card.id] = reference
-    return found
+            known[card.id] = reference
+    return Router(foundation, known) if known else None
 
 
 @torch.inference_mode()
@@ -103,20 +121,3 @@ def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
     """(n, D) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
     batch = to_batch(pictures, foundation.card.input).to(foundation.device)
     return foundation.network.fuse(foundation.network.extract(batch))[0].float().cpu().numpy()
-
-
-def route(foundation: Model, known: Mapping[str, Reference], picture: np.ndarray) -> Route:
-    """The model that a display picture (H, W[, 3]) uint8 is for, or the reason why none of those known is."""
-    seen = features(foundation, picture)
-    distances = {model_id: float(reference.distance(seen)[0]) for model_id, reference in known.items()}
-    if not distances:
-        return Route(None, "No model says which pictures it knows. Choose one.", distances)
-    nearest, *others = sorted(distances, key=distances.__getitem__)
-    if distances[nearest] > 1:
-        reason = "This picture looks like none of those that the models were trained on. Check what it is."
-        return Route(None, reason, distances)
-    rivals = [name for name in others if distances[name] <= min(1, CLOSE * distances[nearest])]
-    if rivals:
-        names = ", ".join([nearest, *rivals])
-        return Route(None, f"This picture may be for several models: {names}. Choose one.", distances)
-    return Route(nearest, f"This picture looks like those that {nearest} was trained on.", distances)

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from medfusion import inference, library, samples
+from medfusion import inference, library, router, samples
 from medfusion.explain import EXPLAINERS, describe
 from medfusion.explain import explain as _explain
 from medfusion.imaging import display, presets, read_scan
 from medfusion.library import Model
-from medfusion.types import Explanation, ModelCard, Prediction, Sample, Scan
+from medfusion.router import Router
+from medfusion.types import Explanation, ModelCard, Prediction, Route, Sample, Scan
 
 __all__ = [
     "EXPLAINERS",
     "Model",
+    "Router",
     "describe",
     "display",
     "explain",
     "list_models",
     "list_samples",
     "load_model",
+    "load_router",
     "model_problems",
     "predict",
     "presets",
     "read_sample",
     "read_scan",
+    "route",
     "suggest_model",
 ]
 
@@ -48,14 +52,29 @@ def load_model(model_id: str) -> Model:
 
 
 def suggest_model(scan: Scan) -> str | None:
-    """The id of the model that suits a scan by its headers or colours, None when none or several do."""
+    """The id of the model that suits a scan by its headers or colours, None when none or several do.
+
+    For installations without a router, which knows better.
+    """
     picture = display(scan)
-    fitting = [card.id for card in list_models() if not inference.input_warnings(card, scan, picture)]
+    cards = [card for card in list_models() if card.role == "diagnosis"]
+    fitting = [card.id for card in cards if not inference.input_warnings(card, scan, picture)]
     return fitting[0] if len(fitting) == 1 else None
 
 
-def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
-    return inference.predict(model, scan, frame)
+def load_router() -> Router | None:
+    """What tells which model a scan is for; None where no foundation model is installed."""
+    return router.load()
+
+
+def route(known: Router, scan: Scan, frame: int = 0) -> Route:
+    """The model that a scan is for, or the reason why none is."""
+    return known.route(display(scan, frame))
+
+
+def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None) -> Prediction:
+    """Answer one frame. route: where the scan belongs; a model that it is not for answers with a warning."""
+    return inference.predict(model, scan, frame, route)
 
 
 def explain(

@@ -141,8 +141,18 @@ class ModelCard:
     data: Mapping[str, object] = field(default_factory=dict)  # source, licence, citation, counts per split
     training: Mapping[str, object] = field(default_factory=dict)  # command, seed, settings, versions, time
     metrics: Mapping[str, object] = field(default_factory=dict)  # split → what `medfusion evaluate` reports
+    role: Literal["diagnosis", "foundation"] = "diagnosis"  # a foundation is a start for training and answers nothing
     set_thresholds: tuple[float, ...] = ()  # K; from these probabilities on a class cannot be ruled out (conformal)
     license: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    """Where a scan belongs. model_id is None when it is refused; reason says why, in a sentence for the reader."""
+
+    model_id: str | None
+    reason: str
+    distances: Mapping[str, float]  # by model id; at most 1 fits
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ with explained_errors():
         seen = view.view_controls(case, scan)
     about_model, answer = st.columns([1, 2.2], gap="medium")
     with about_model:
-        card = components.choose_model(case, scan, resources.cards())
+        card = components.choose_model(case, scan, seen.frame, resources.cards())
     if card is None:
         evidence.show_scan(case, scan, seen)
         st.stop()
-    prediction = resources.predict(card.id, card.version, scan.sha256, seen.frame, scan)
+    prediction = resources.predict(card.id, card.version, scan, seen.frame)
     with about_model:
         components.show_model(card)
     with answer:

@@ -15,4 +15,4 @@ with explained_errors():
     if not models:
         st.info("No model is installed. Put one into the folder models, or train one.", icon=":material/help:")
         st.stop()
-    cards.show_card(cards.choose(models))
+    cards.show_card(cards.choose(models | resources.cards("foundation")))

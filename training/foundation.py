@@ -55,11 +55,12 @@ def run(options: argparse.Namespace) -> str:
     abouts = [finish.read_about(described.get(name), name) for name in names]
     parts: dict[str, list[Pictures]] = {"train": [], "val": []}
     classes: list[str] = []
-    splits = {}
+    splits: dict[str, dict[str, int]] = {}
     for index, (path, name) in enumerate(zip(options.data, names, strict=True)):
         data = with_splits(read_labelled(path), config.seed)
         pictures = decode(data, spec, folder / f"{name}.npy")
-        splits[name] = data.counts()
+        for split, counts in data.counts().items():
+            splits.setdefault(split, {}).update({f"{name}: {label}": n for label, n in counts.items()})
         for split, into in parts.items():
             rows = np.flatnonzero([case.split == split for case in data.cases])
             labels = data.labels()[rows] + len(classes)
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> str:
         task="multiclass",
         classes=tuple(classes),
         modality="any of: " + "; ".join(about.modality for about in abouts),
+        role="foundation",
         dicom_modalities=tuple(sorted({code for about in abouts for code in about.dicom_modalities})),
         colour=True,
         input=spec,
@@ -94,7 +96,7 @@ def run(options: argparse.Namespace) -> str:
         weights_sha256="",
         intended_use="The start of fine-tuning on local data, and telling kinds of pictures apart. Makes no diagnosis.",
         limits=("Trained on the sets below and nothing else.",),
-        data={"splits": splits} | {name: dict(about.data) for name, about in zip(names, abouts, strict=True)},
+        data={key: listed(names, abouts, key) for key in ("source", "licence", "citation")} | {"splits": splits},
         training={
             "command": "python -m training " + shlex.join(portable(sys.argv[1:])),
             "seed": config.seed,
@@ -103,10 +105,15 @@ def run(options: argparse.Namespace) -> str:
             "elapsed_s": round(time.perf_counter() - started),
         },
         license="Apache-2.0 (weights); see the data for its own",
-        metrics={"val": figures(probabilities, val, names)},
+        metrics={"val_by_set": figures(probabilities, val, names)},
     )
     library.save(options.out, card, network)
     return f"{card.id} {card.version} written to {options.out}"
+
+
+def listed(names: list[str], abouts: list[finish.About], key: str) -> str:
+    """What the descriptions of all sets say on one point."""
+    return "; ".join(f"{name}: {about.data.get(key, 'not stated')}" for name, about in zip(names, abouts, strict=True))
 
 
 def joined(parts: list[Pictures]) -> Pictures:

@@ -3,41 +3,86 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
-from medfusion import inference, library
+from medfusion import inference, library, router
 from medfusion.commands.files import read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
+from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.types import Prediction
 
-FEW = 32  # files that are answered sooner than the network is compiled
+AUTO = "auto"
+FEW = 32  # files of one model that are answered sooner than its network is compiled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder to walk")
-    parser.add_argument("--model", required=True, metavar="ID", help="the model to ask, by id or folder")
+    parser.add_argument(
+        "--model", required=True, metavar="ID", help="the model to ask, by id or folder; auto picks one for each file"
+    )
     parser.add_argument("--frame", type=int, default=1, metavar="N", help="the frame to read, from 1 (default: 1)")
     parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
     parser.add_argument("--json", action="store_true", help="print a JSON list for machines")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Returns 1 when a file cannot be answered, else 0."""
+    """Returns 1 when a file is not answered, else 0."""
     if arguments.frame < 1:
         raise ConfigError("Frames are counted from 1. Give --frame 1 or more.")
-    model = load(arguments.model, arguments.device)
+    answerer = Answerer(arguments.model, arguments.device, arguments.frame)
     entries = []
-    for count, path in enumerate(walk(arguments.paths)):
-        if count == FEW:
-            model.backend.get()
-        entry = answer(model, path, arguments.frame)
+    for path in walk(arguments.paths):
+        entry = answerer.answer(path)
         entries.append(entry)
         if not arguments.json:
             write_line(str(entry["status"]), str(path), str(entry.get("error") or in_words(entry)))
     if arguments.json:
         write_json(entries)
-    return int(any(entry["status"] == "error" for entry in entries))
+    return int(any(entry["status"] != "ok" for entry in entries))
+
+
+class Answerer:
+    """Answers files with one model, or with the one that each file is for. frame counts from 1."""
+
+    def __init__(self, model_id: str, device: str | None, frame: int) -> None:
+        self.chosen = None if model_id == AUTO else model_id
+        self.device, self.frame = device, frame
+        self.models: dict[str, Model] = {}
+        self.answered: Counter[str] = Counter()
+        self.router = router.load()
+        if self.chosen:
+            self.model(self.chosen)  # a wrong id is told before any file is read
+        elif self.router is None:
+            raise ConfigError("No installed model can tell which one a picture is for. Name one with --model.")
+
+    def model(self, model_id: str) -> Model:
+        if model_id not in self.models:
+            self.models[model_id] = load(model_id, self.device)
+        self.answered[model_id] += 1
+        if self.answered[model_id] == FEW:
+            self.models[model_id].backend.get()
+        return self.models[model_id]
+
+    def answer(self, path: Path) -> dict[str, object]:
+        """One file's entry, as JSON holds it: ok with the answer, refused with the reason, or error."""
+        entry: dict[str, object] = {"path": str(path)}
+        try:
+            scan = read_file(path)
+            if self.frame > scan.frame_count:
+                raise ScanError(f"This scan has {scan.frame_count} frames, not {self.frame}. Give a smaller --frame.")
+            route = self.router.route(display(scan, self.frame - 1)) if self.router else None
+        except ScanError as error:
+            return entry | {"status": "error", "error": str(error)}
+        model_id = self.chosen or (route and route.model_id)
+        if route:
+            entry["route"] = asdict(route)
+        if not model_id:
+            return entry | {"status": "refused", "error": route.reason if route else ""}
+        prediction = inference.predict(self.model(model_id), scan, self.frame - 1, route)
+        return entry | {"status": "ok", **describe(prediction)}
 
 
 def load(model_id: str, device: str | None) -> Model:
@@ -45,18 +90,6 @@ def load(model_id: str, device: str | None) -> Model:
         return library.load(model_id, device)
     except (RuntimeError, AssertionError) as error:  # torch's ways to say that there is no such device
         raise ConfigError(f"The device {device!r} cannot be used here. Leave --device out, or give cpu.") from error
-
-
-def answer(model: Model, path: Path, frame: int) -> dict[str, object]:
-    """One file's entry, as JSON holds it. frame counts from 1."""
-    try:
-        scan = read_file(path)
-        if frame > scan.frame_count:
-            raise ScanError(f"This scan has {scan.frame_count} frames, not {frame}. Give a smaller --frame.")
-        prediction = inference.predict(model, scan, frame - 1)
-    except ScanError as error:
-        return {"path": str(path), "status": "error", "error": str(error)}
-    return {"path": str(path), "status": "ok", **describe(prediction)}
 
 
 def describe(prediction: Prediction) -> dict[str, object]:

@@ -22,7 +22,7 @@ SHARES = {"accuracy", "balanced_accuracy", "sensitivity", "specificity"}
 
 
 def choose(by_id: dict[str, ModelCard]) -> ModelCard:
-    """The card to show: the one that the address names, or the first."""
+    """The card to show: the one that the address names, or the first. A start for local data comes last."""
     named = st.query_params.get(ADDRESSED)
     first = list(by_id).index(named) if named in by_id else 0
     chosen = st.selectbox("Model", list(by_id), index=first, format_func=lambda id: by_id[id].title)
@@ -50,6 +50,9 @@ def show_card(card: ModelCard) -> None:
 def show_metrics(card: ModelCard) -> None:
     """Figures of the held-out pictures first; other splits on demand."""
     st.subheader("How well it does")
+    if card.role == "foundation":
+        show_sets(card.metrics.get("val_by_set"))
+        return
     splits = {name: figures for name, figures in card.metrics.items() if isinstance(figures, Mapping)}
     if not splits:
         st.info("This model has not been measured.", icon=":material/help:")
@@ -60,6 +63,20 @@ def show_metrics(card: ModelCard) -> None:
     for name in rest:
         with st.expander(f"{SPLITS.get(name, name)} pictures"):
             show_split(name, splits[name])
+
+
+def show_sets(by_set: object) -> None:
+    """How well a foundation model tells apart the classes of each set that it was trained on."""
+    if not isinstance(by_set, Mapping) or not by_set:
+        st.info("This model has not been measured.", icon=":material/help:")
+        return
+    st.caption("On validation pictures of each set, among the classes of that set")
+    table: dict[str, list[str]] = {"Set": [plain(name) for name in by_set]}
+    table["Pictures"] = [str(figures["n"]) for figures in by_set.values()]
+    table["Accuracy"] = [percent(figures["accuracy"]) for figures in by_set.values()]
+    table["AUROC"] = [f"{figures['auroc']:.3f}" for figures in by_set.values()]
+    table["Known to be of this set"] = [percent(figures["told_apart"]) for figures in by_set.values()]
+    st.table(table)
 
 
 def show_split(name: str, figures: Mapping[str, object]) -> None:
@@ -118,12 +135,12 @@ def show_data(card: ModelCard) -> None:
 
 
 def split_table(splits: Mapping[str, object], classes: tuple[str, ...]) -> dict[str, list[str]]:
-    """Columns of a table: part, pictures for each class, all."""
+    """Columns of a table: class, pictures of it in each part; the last row is all."""
     counts = {name: part for name, part in splits.items() if isinstance(part, Mapping)}
-    table = {"Part": [SPLITS.get(name, plain(name)) for name in counts]}
-    for name in classes:
-        table[plain(name)] = [f"{part.get(name, 0):,}" for part in counts.values()]
-    table["All"] = [f"{sum(v for v in part.values() if isinstance(v, int)):,}" for part in counts.values()]
+    table = {"Class": [*map(plain, classes), "All"]}
+    for name, part in counts.items():
+        numbers = [part.get(label, 0) for label in classes]
+        table[SPLITS.get(name, plain(name))] = [f"{number:,}" for number in (*numbers, sum(numbers))]
     return table
 
 

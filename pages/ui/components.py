@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -148,14 +150,14 @@ def show_facts(scan: Scan) -> None:
             st.markdown(f":material/info: {plain(note)}")
 
 
-def choose_model(case: Case, scan: Scan, by_id: dict[str, ModelCard]) -> ModelCard | None:
+def choose_model(case: Case, scan: Scan, frame: int, by_id: dict[str, ModelCard]) -> ModelCard | None:
     """The model that suits the scan, or the reader's own choice; None while there is neither."""
     if not by_id:
         st.info("No model is installed, so no answer is given.", icon=":material/help:")
         return None
-    suggested = resources.suggest(tuple(by_id), scan.sha256, case.sample_id, scan)
+    route = resources.suggest(case, scan, frame)
     key = state.key(case, "model")
-    state.start(key, suggested)
+    state.start(key, route.model_id if route.model_id in by_id else None)
     chosen = st.selectbox(
         "Model",
         list(by_id),
@@ -166,14 +168,18 @@ def choose_model(case: Case, scan: Scan, by_id: dict[str, ModelCard]) -> ModelCa
         persist_state="session",
     )
     if chosen is None:
-        st.info(
-            "No model is known to suit this picture, so no answer is given. Choose one above if you know better.",
-            icon=":material/help:",
+        words = (
+            f"{plain(name_titles(route.reason, by_id))} So no answer is given. Choose a model above if you know better."
         )
-    elif chosen == suggested and not scan.modality and not case.sample_id:
-        kind = "in colour" if by_id[chosen].colour else "grey"
-        st.caption(f"Suggested only because the picture is {kind}: the file does not say what it shows.")
+        st.info(words, icon=":material/help:")
+    elif chosen == route.model_id:
+        st.caption(plain(name_titles(route.reason, by_id)))
     return by_id.get(chosen or "")
+
+
+def name_titles(reason: str, by_id: dict[str, ModelCard]) -> str:
+    """A reason with the titles of models in place of their ids."""
+    return re.sub("|".join(map(re.escape, by_id)), lambda found: f"“{by_id[found[0]].title}”", reason)
 
 
 def show_prediction(prediction: Prediction, card: ModelCard) -> None:
@@ -185,12 +191,23 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
         st.caption("Answer at the operating point")
         st.subheader(", ".join(map(plain, prediction.answers)) or "None of the classes", anchor=False)
         st.caption(operating_point_words(prediction, card))
+        if prediction.plausible is not None:
+            st.markdown(plausible_words(prediction.plausible))
     with bars.container(gap="xsmall"):
         st.caption("Calibrated probabilities")
         words = "; ".join(
             f"{n} {percent(p)}" for n, p in zip(prediction.classes, prediction.probabilities, strict=True)
         )
         st.plotly_chart(probability_bars(prediction), key="bars", config={"staticPlot": True}, theme=None, alt=words)
+
+
+def plausible_words(plausible: tuple[str, ...]) -> str:
+    """What the conformal set says, in words; anything but one class is an abstention."""
+    names = " or ".join(map(plain, plausible))
+    if len(plausible) == 1:
+        return f":material/check: At 90 % coverage only {names} remains."
+    why = f"at 90 % coverage it cannot tell {names}" if plausible else "few pictures of any class looked like this one"
+    return f":material/help: **The model abstains:** {why}."
 
 
 def show_model(card: ModelCard) -> None:

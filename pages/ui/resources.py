@@ -10,8 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 import streamlit as st
 
 from medfusion import service
-from medfusion.service import Model
-from medfusion.types import Explanation, ModelCard, Prediction, Scan, Window
+from medfusion.service import Model, Router
+from medfusion.types import Explanation, ModelCard, Prediction, Route, Scan, Window
 from pages.ui.state import Case
 
 T = TypeVar("T")
@@ -55,12 +55,23 @@ def explanations() -> RecentlyUsed[Explanation]:
     return RecentlyUsed(MAP_BYTES)
 
 
-def cards() -> dict[str, ModelCard]:
-    """All models by id. Of two with one id the first counts: it is the one that loads."""
+def cards(role: str = "diagnosis") -> dict[str, ModelCard]:
+    """The models of one role by id. Of two with one id the first counts: it is the one that loads."""
     listed: dict[str, ModelCard] = {}
     for card in service.list_models():
-        listed.setdefault(card.id, card)
+        if card.role == role:
+            listed.setdefault(card.id, card)
     return listed
+
+
+def installed() -> tuple[str, ...]:
+    """What the models are, so that a change among them is seen."""
+    return tuple(f"{card.id} {card.weights_sha256}" for card in service.list_models())
+
+
+@st.cache_resource(max_entries=1, show_spinner="Loading…")
+def router(installed: tuple[str, ...]) -> Router | None:
+    return service.load_router()
 
 
 @st.cache_resource(max_entries=8, show_spinner="Loading the model…")
@@ -79,17 +90,42 @@ def scan(case: Case) -> Scan:
     return scans().put(key, fresh, fresh.frames.nbytes)
 
 
-@st.cache_data(max_entries=1024, show_spinner=False)
-def predict(model_id: str, version: str, sha256: str, frame: int, _scan: Scan) -> Prediction:
-    return service.predict(model(model_id, version), _scan, frame)
+def predict(model_id: str, version: str, scan: Scan, frame: int) -> Prediction:
+    return predict_once(model_id, version, scan.sha256, frame, installed(), scan)
 
 
 @st.cache_data(max_entries=1024, show_spinner=False)
-def suggest(model_ids: tuple[str, ...], sha256: str, sample_id: str, _scan: Scan) -> str | None:
-    """The model to begin with: of a sample its own, else the one that suits headers or colours."""
-    suits = {sample.id: sample.model_id for sample in service.list_samples()}
-    model_id = suits[sample_id] if sample_id in suits else service.suggest_model(_scan)
-    return model_id if model_id in model_ids else None
+def predict_once(
+    model_id: str, version: str, sha256: str, frame: int, installed: tuple[str, ...], _scan: Scan
+) -> Prediction:
+    return service.predict(model(model_id, version), _scan, frame, route(installed, sha256, frame, _scan))
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def route(installed: tuple[str, ...], sha256: str, frame: int, _scan: Scan) -> Route | None:
+    """The model that a frame is for; None where no router is installed."""
+    known = router(installed)
+    return service.route(known, _scan, frame) if known else None
+
+
+def suggest(case: Case, scan: Scan, frame: int) -> Route:
+    """The model to begin with and why: a sample's own, the router's, or the one that suits headers or colours."""
+    own = {sample.id: sample.model_id for sample in service.list_samples()}
+    if case.sample_id in own:
+        model_id = own[case.sample_id]
+        return Route(model_id or None, "This sample has its model." if model_id else "No model is for this sample.", {})
+    found = route(installed(), scan.sha256, frame, scan)
+    if found:
+        return found
+    model_id = service.suggest_model(scan)
+    if model_id is None:
+        return Route(None, "No model is known to suit this picture.", {})
+    kind = (
+        f"it says that it is {scan.modality}"
+        if scan.modality
+        else "of its colours: the file does not say what it shows"
+    )
+    return Route(model_id, f"Suggested only because {kind}.", {})
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

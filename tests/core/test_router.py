@@ -1,15 +1,19 @@
 """Routing by distance, on a stand-in for the foundation whose features are the mean colours of the picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from medfusion import router
+from medfusion import library, router
 from medfusion.errors import ModelDamaged
+from medfusion.inference import predict
 from medfusion.library import Model
-from medfusion.network import Features
-from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from medfusion.network import Features, build
+from medfusion.types import InputSpec, ModelCard, OperatingPoint, Route
+from tests.core.toy_networks import dotted, model_of, scan_of
 
 
 class MeanColour(nn.Module):
@@ -22,11 +26,14 @@ class MeanColour(nn.Module):
 
 @pytest.fixture
 def foundation() -> Model:
+    return Model(toy_card(), MeanColour(), torch.device("cpu"))
+
+
+def toy_card() -> ModelCard:
     point = OperatingPoint((0.5, 0.5), "")
-    card = ModelCard(
+    return ModelCard(
         "foundation", "", "1", "tiny", "multiclass", ("a", "b"), "", (), True, InputSpec(32, 32), 1.0, point, "sha"
     )
-    return Model(card, MeanColour(), torch.device("cpu"))
 
 
 def tinted(colour, count, seed):
@@ -46,18 +53,18 @@ def known(foundation):
 
 def test_a_picture_goes_to_the_model_that_knows_its_like(foundation, known):
     for picture in tinted((200, 40, 40), 20, seed=2):
-        assert router.route(foundation, known, picture).model_id == "red"
+        assert router.Router(foundation, known).route(picture).model_id == "red"
 
 
 def test_a_picture_like_none_is_refused_with_the_reason(foundation, known):
-    found = router.route(foundation, known, tinted((40, 200, 40), 1, seed=3)[0])
+    found = router.Router(foundation, known).route(tinted((40, 200, 40), 1, seed=3)[0])
     assert found.model_id is None
     assert "none of those" in found.reason
     assert min(found.distances.values()) > 1
 
 
 def test_between_two_models_the_reader_chooses(foundation, known):
-    found = router.route(foundation, known, np.full((32, 32, 3), (40, 40, 186), np.uint8))
+    found = router.Router(foundation, known).route(np.full((32, 32, 3), (40, 40, 186), np.uint8))
     assert found.model_id is None
     assert "blue" in found.reason
     assert "navy" in found.reason
@@ -92,5 +99,30 @@ def test_a_model_without_reference_and_a_damaged_one(tmp_path):
     assert router.read(tmp_path).limit == 1.0
 
 
-def test_without_references_the_reader_chooses(foundation):
-    assert router.route(foundation, {}, np.zeros((32, 32, 3), np.uint8)).model_id is None
+def test_without_a_foundation_there_is_no_router(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    monkeypatch.delenv("MEDFUSION_MODELS", raising=False)
+    assert router.load() is None
+
+
+def test_only_references_made_with_the_installed_foundation_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    monkeypatch.delenv("MEDFUSION_MODELS", raising=False)
+    card = replace(toy_card(), role="foundation")
+    sha = library.save(tmp_path / "foundation", card, build("tiny", 2)).weights_sha256
+    assert router.load() is None
+    flat = (np.zeros(384, np.float32), np.eye(384, dtype=np.float32), 1e9)
+    for name, made_with in (("new", sha), ("old", "another")):
+        library.save(tmp_path / name, replace(card, id=name, role="diagnosis"), build("tiny", 2))
+        router.save(tmp_path / name, router.Reference(*flat, made_with))
+    found = router.load()
+    assert list(found.known) == ["new"]
+    assert found.route(np.zeros((40, 30, 3), np.uint8)).model_id == "new"
+
+
+def test_a_model_chosen_against_the_route_answers_with_a_warning():
+    model = model_of(build("tiny", 4), height_px=64, width_px=64)
+    scan = scan_of(dotted(0))
+    far, near = (Route(None, "", {"toy": distance}) for distance in (3.0, 0.5))
+    assert any("does not look like" in warning for warning in predict(model, scan, route=far).warnings)
+    assert not any("does not look like" in warning for warning in predict(model, scan, route=near).warnings)

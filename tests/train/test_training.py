@@ -244,7 +244,8 @@ def test_a_model_is_a_start_for_another_with_other_classes(labelled_zip, tmp_pat
     assert training_command([*command, "--runs", str(tmp_path / "runs"), *small]) == 0
     card = library.read_card(first)
     assert card.classes == ("sides: left", "sides: right", "other-set: left", "other-set: right")
-    assert set(card.metrics["val"]) == {"sides", "other-set"}
+    assert card.role == "foundation"
+    assert set(card.metrics["val_by_set"]) == {"sides", "other-set"}
     fresh = loop.build("tiny", 1)
     loop.begin(fresh, str(first))
     foundation = library.load(str(first), "cpu").network.state_dict()
