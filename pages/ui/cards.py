@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import streamlit as st
 
 from medfusion.types import ModelCard
-from pages.ui.messages import percent, plain
+from pages.ui.messages import plain, spoken
 
 ADDRESSED = "model"  # the query parameter of links to a card
 SPLITS = {"train": "Training", "val": "Validation", "test": "Held out"}
@@ -37,7 +37,7 @@ def show_card(card: ModelCard) -> None:
     with use:
         st.subheader("Intended use")
         st.markdown(plain(card.intended_use) or "Not stated.")
-        st.markdown(f"**Answers:** {plain(', '.join(card.classes))}")
+        st.markdown(f"**Answers:** {plain(', '.join(map(spoken, card.classes)))}")
         st.markdown(f"**Operating point:** {plain(card.operating_point.rule)}")
     with limits:
         st.subheader("Limits")
@@ -73,9 +73,9 @@ def show_sets(by_set: object) -> None:
     st.caption("On validation pictures of each set, among the classes of that set")
     table: dict[str, list[str]] = {"Set": [plain(name) for name in by_set]}
     table["Pictures"] = [str(figures["n"]) for figures in by_set.values()]
-    table["Accuracy"] = [percent(figures["accuracy"]) for figures in by_set.values()]
+    table["Accuracy"] = [measured(figures["accuracy"]) for figures in by_set.values()]
     table["AUROC"] = [f"{figures['auroc']:.3f}" for figures in by_set.values()]
-    table["Known to be of this set"] = [percent(figures["told_apart"]) for figures in by_set.values()]
+    table["Known to be of this set"] = [measured(figures["told_apart"]) for figures in by_set.values()]
     st.table(table)
 
 
@@ -105,7 +105,7 @@ def show_split(name: str, figures: Mapping[str, object]) -> None:
 
 def class_table(per_class: Mapping[str, Mapping[str, object]]) -> dict[str, list[str]]:
     """Columns of a table: class, sensitivity, specificity."""
-    table: dict[str, list[str]] = {"Class": [plain(name) for name in per_class]}
+    table: dict[str, list[str]] = {"Class": [plain(spoken(name)) for name in per_class]}
     for key in ("sensitivity", "specificity"):
         cells = [words(figures.get(key), True) for figures in per_class.values()]
         table[f"{key.capitalize()} at the operating point"] = [" ".join(filter(None, cell)) for cell in cells]
@@ -118,9 +118,14 @@ def words(figure: object, share: bool) -> tuple[str, str]:
         figure = {"value": figure}
     if not isinstance(figure, Mapping) or "value" not in figure:
         return "not measured", ""
-    form = percent if share else "{:.3f}".format
+    form = measured if share else "{:.3f}".format
     known = "low" in figure and "high" in figure
     return form(figure["value"]), f"({form(figure['low'])} to {form(figure['high'])})" if known else ""
+
+
+def measured(share: float) -> str:
+    """A counted share; unlike a probability it may be all."""
+    return f"{100 * share:.1f} %"
 
 
 def show_data(card: ModelCard) -> None:
@@ -137,7 +142,7 @@ def show_data(card: ModelCard) -> None:
 def split_table(splits: Mapping[str, object], classes: tuple[str, ...]) -> dict[str, list[str]]:
     """Columns of a table: class, pictures of it in each part; the last row is all."""
     counts = {name: part for name, part in splits.items() if isinstance(part, Mapping)}
-    table = {"Class": [*map(plain, classes), "All"]}
+    table = {"Class": [*(plain(spoken(name)) for name in classes), "All"]}
     for name, part in counts.items():
         numbers = [part.get(label, 0) for label in classes]
         table[SPLITS.get(name, plain(name))] = [f"{number:,}" for number in (*numbers, sum(numbers))]

@@ -14,7 +14,7 @@ from medfusion.errors import MedFusionError
 from medfusion.types import ModelCard, Prediction, Sample, Scan
 from pages.ui import pictures, resources, state
 from pages.ui.figure import probability_bars
-from pages.ui.messages import percent, plain
+from pages.ui.messages import percent, plain, spoken
 from pages.ui.state import Case
 
 FORMATS = "DICOM, PNG, JPEG or TIFF"
@@ -189,21 +189,23 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
     answer, bars = st.columns([1, 1.2], gap="medium")
     with answer.container(gap="xsmall"):
         st.caption("Answer at the operating point")
-        st.subheader(", ".join(map(plain, prediction.answers)) or "None of the classes", anchor=False)
+        st.subheader(
+            ", ".join(plain(spoken(name)) for name in prediction.answers) or "None of the classes", anchor=False
+        )
         st.caption(operating_point_words(prediction, card))
         if prediction.plausible is not None:
             st.markdown(plausible_words(prediction.plausible))
     with bars.container(gap="xsmall"):
         st.caption("Calibrated probabilities")
         words = "; ".join(
-            f"{n} {percent(p)}" for n, p in zip(prediction.classes, prediction.probabilities, strict=True)
+            f"{spoken(n)} {percent(p)}" for n, p in zip(prediction.classes, prediction.probabilities, strict=True)
         )
         st.plotly_chart(probability_bars(prediction), key="bars", config={"staticPlot": True}, theme=None, alt=words)
 
 
 def plausible_words(plausible: tuple[str, ...]) -> str:
     """What the conformal set says, in words; anything but one class is an abstention."""
-    names = " or ".join(map(plain, plausible))
+    names = " or ".join(plain(spoken(name)) for name in plausible)
     if len(plausible) == 1:
         return f":material/check: At 90 % coverage only {names} remains."
     why = f"at 90 % coverage it cannot tell {names}" if plausible else "few pictures of any class looked like this one"
@@ -221,14 +223,18 @@ def operating_point_words(prediction: Prediction, card: ModelCard) -> str:
     """When a class is answered, in words."""
     point = prediction.operating_point
     if card.task == "binary":
-        when = f"{card.classes[1]} is answered from {percent(point.thresholds[1])}."
+        when = f"{spoken(card.classes[1])} is answered from {percent(point.thresholds[1])}."
     elif len(set(point.thresholds)) == 1 and card.task == "multiclass":
         when = "The most probable class is answered."
     elif card.task == "multiclass":
-        limits = ", ".join(f"{name} {percent(t)}" for name, t in zip(card.classes, point.thresholds, strict=True))
+        limits = ", ".join(
+            f"{spoken(name)} {percent(t)}" for name, t in zip(card.classes, point.thresholds, strict=True)
+        )
         when = f"The class that is highest against its threshold is answered ({limits})."
     else:
-        limits = ", ".join(f"{name} from {percent(t)}" for name, t in zip(card.classes, point.thresholds, strict=True))
+        limits = ", ".join(
+            f"{spoken(name)} from {percent(t)}" for name, t in zip(card.classes, point.thresholds, strict=True)
+        )
         when = f"Each class is answered on its own: {limits}."
     return plain(f"{when} {point.rule}")
 

@@ -11,7 +11,7 @@ from medfusion.errors import MedFusionError
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
 from pages.ui import pictures, resources, state
 from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
-from pages.ui.messages import explained_errors, percent, plain
+from pages.ui.messages import explained_errors, percent, plain, spoken
 from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
 from pages.ui.state import Case
@@ -42,7 +42,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
                 resources.explain(job, scan)
     made = {method: resources.explanation(job) for method, job in jobs.items()}
     sentences = {method: sentence(explanation) for method, explanation in made.items() if explanation}
-    target = card.classes[look.target_index]
+    target = spoken(card.classes[look.target_index])
     panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
     alt = " ".join([f"The scan {case.name}.", *sentences.values()])
     plot(case, scan, view, [Panel("Scan"), *panels], alt)
@@ -97,7 +97,9 @@ def choose_target(case: Case, prediction: Prediction, card: ModelCard) -> int:
         prediction.classes[max(range(len(card.classes)), key=prediction.probabilities.__getitem__)],
     )
     state.start(key, answered[0])
-    name = st.selectbox("Evidence for", list(prediction.classes), key=key, width=230, persist_state="session")
+    name = st.selectbox(
+        "Evidence for", list(prediction.classes), key=key, format_func=spoken, width=230, persist_state="session"
+    )
     return prediction.classes.index(name)
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from plotly.subplots import make_subplots
 
 from medfusion.types import Prediction, Scan
-from pages.ui.messages import percent
+from pages.ui.messages import percent, spoken
 from pages.ui.state import Zoom
 
 GAP = 0.015  # between panels, of the figure's width
@@ -170,7 +170,7 @@ def height_px(aspect: float, count: int, stacked: bool) -> int:
 
 def probability_bars(prediction: Prediction) -> go.Figure:
     """One bar for each class, with its number."""
-    names = [f"{name}  " for name in prediction.classes]
+    names = [f"{spoken(name)}  " for name in prediction.classes]
     numbers = [f" {percent(probability)}" for probability in prediction.probabilities]
     bars = go.Bar(
         x=prediction.probabilities,
@@ -182,7 +182,7 @@ def probability_bars(prediction: Prediction) -> go.Figure:
         marker_color=BAR_COLOUR,
     )
     figure = go.Figure(bars)
-    figure.update_xaxes(visible=False, range=[0, 1.18])
+    figure.update_xaxes(visible=False, range=[0, 1.3])
     figure.update_yaxes(autorange="reversed", showgrid=False, ticks="", automargin=True)
     figure.update_layout(height=12 + 28 * len(names), margin={"l": 0, "r": 0, "t": 2, "b": 2}, bargap=0.35)
     return figure.update_layout(**plain_layout())

@@ -38,6 +38,11 @@ def plain(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
+def spoken(name: str) -> str:
+    """A class name as it is spoken."""
+    return name.replace("_", " ")
+
+
 def percent(share: float) -> str:
     """A probability in words that never claims certainty."""
     if share >= 0.999:

@@ -117,15 +117,15 @@ def suggest(case: Case, scan: Scan, frame: int) -> Route:
     found = route(installed(), scan.sha256, frame, scan)
     if found:
         return found
-    model_id = service.suggest_model(scan)
-    if model_id is None:
+    suited = service.suggest_model(scan)
+    if suited is None:
         return Route(None, "No model is known to suit this picture.", {})
     kind = (
         f"it says that it is {scan.modality}"
         if scan.modality
         else "of its colours: the file does not say what it shows"
     )
-    return Route(model_id, f"Suggested only because {kind}.", {})
+    return Route(suited, f"Suggested only because {kind}.", {})
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -60,7 +60,7 @@ def test_without_models_the_page_says_what_to_do(
     ("figure", "expected"),
     [
         ({"value": 0.5, "low": 0.4, "high": 0.6}, ("50.0 %", "(40.0 % to 60.0 %)")),
-        ({"value": 1.0}, ("> 99.9 %", "")),
+        ({"value": 1.0}, ("100.0 %", "")),
         (0.25, ("25.0 %", "")),
         (None, ("not measured", "")),
     ],
