@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medfusion import library
+from medfusion import library, router
 from medfusion.__main__ import COMMANDS, main
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
@@ -159,3 +161,42 @@ def test_inspecting_does_not_wait_for_pytorch(folder):
     )
     assert done.stdout.splitlines()[-1] == "False"
     assert done.stderr == ""
+
+
+@pytest.fixture
+def install_router(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Puts a foundation beside the model dice, which takes pictures up to a limit for its own."""
+    folder = tmp_path / "models"
+    monkeypatch.setattr(library, "SHIPPED", folder)
+
+    def install(limit: float) -> None:
+        card = replace(library.read_card(folder / model), id="foundation", role="foundation")
+        sha256 = library.save(folder / "foundation", card, build("tiny", 1)).weights_sha256
+        flat = (np.zeros(384, np.float32), np.eye(384, dtype=np.float32))
+        router.save(folder / model, router.Reference(*flat, limit, sha256))
+
+    return install
+
+
+def test_predict_auto_picks_the_model_that_a_picture_is_for(folder, install_router, capsys):
+    install_router(limit=1e9)
+    assert main(["predict", str(folder / "deeper" / "ακτίνα.png"), "--model", "auto", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["model_id"] == "dice"
+    assert entry["route"]["distances"]["dice"] < 1
+
+
+def test_predict_auto_refuses_a_picture_that_is_for_none(folder, install_router, capsys):
+    install_router(limit=1e-9)
+    assert main(["predict", str(folder / "deeper" / "ακτίνα.png"), "--model", "auto", "--json"]) == 1
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["status"] == "refused"
+    assert "none of those" in entry["error"]
+    assert main(["predict", str(folder / "deeper" / "ακτίνα.png"), "--model", "dice"]) == 0
+    assert "does not look like" in capsys.readouterr().out
+
+
+def test_predict_auto_without_a_foundation_says_what_to_do(folder, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(library, "SHIPPED", tmp_path)
+    assert main(["predict", str(folder), "--model", "auto"]) == 2
+    assert "Name one with --model" in capsys.readouterr().err

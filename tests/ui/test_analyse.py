@@ -11,12 +11,15 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from medfusion import library
+from medfusion import library, service
 from medfusion.errors import Cancelled
 from medfusion.explain import EXPLAINERS
 from medfusion.explain.contract import Attribution
+from medfusion.types import Route
+from pages.ui.components import plausible_words
 
 LIBRARY = "pages/model_library.py"
 ANALYSE = "pages/analyse.py"
@@ -255,3 +258,50 @@ def test_a_class_without_positive_evidence_says_so_instead_of_showing_a_map(
     layout = figure(page)["layout"]
     assert "No positive evidence<br>for" in [note["text"][:27] for note in layout["annotations"]]
     assert len(layout["images"]) == 2  # the scan twice, and no map over it
+
+
+@pytest.fixture
+def routed(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Route], AppTest]:
+    """The page on an installation whose router says the same of every picture."""
+
+    def with_route(route: Route) -> AppTest:
+        st.cache_data.clear()
+        st.cache_resource.clear()
+        monkeypatch.setattr(service, "load_router", lambda: "a router")
+        monkeypatch.setattr(service, "route", lambda known, scan, frame: route)
+        return page.run()
+
+    return with_route
+
+
+def test_the_model_that_a_picture_is_for_answers_at_once(routed, png) -> None:  # type: ignore[no-untyped-def]
+    page = routed(Route("retina", "This picture looks like those that retina was trained on.", {"retina": 0.4}))
+    upload(page, {"grey.png": png()})
+    assert page.selectbox(key=next(box.key for box in page.selectbox if box.label == "Model")).value == "retina"
+    assert "looks like those that “Test model retina” was trained on" in texts(page)
+    assert "Answer at the operating point" in texts(page)
+
+
+def test_a_refused_picture_is_answered_only_against_a_warning(routed, png) -> None:  # type: ignore[no-untyped-def]
+    reason = "This picture looks like none of those that the models were trained on. Check what it is."
+    page = routed(Route(None, reason, {"retina": 7.0, "chest-xray": 9.0}))
+    upload(page, {"noise.png": png()})
+    assert reason in texts(page)
+    assert "Answer at the operating point" not in texts(page)
+    next(box for box in page.selectbox if box.label == "Model").select("chest-xray").run()
+    assert "does not look like those that the model was trained on" in texts(page)
+    assert "Answer at the operating point" in texts(page)
+
+
+@pytest.mark.parametrize(
+    ("plausible", "words"),
+    [
+        (("glaucoma",), "only glaucoma remains"),
+        (("glaucoma", "diabetic_retinopathy"), "cannot tell glaucoma or diabetic retinopathy"),
+        ((), "few pictures of any class looked like this one"),
+    ],
+)
+def test_the_prediction_set_in_words(plausible, words) -> None:  # type: ignore[no-untyped-def]
+    said = plausible_words(plausible)
+    assert words in said
+    assert ("abstains" in said) == (len(plausible) != 1)
