@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medfusion import inference, metrics
+from medfusion import conformal, inference, metrics
 from medfusion.errors import ConfigError, DataError
 from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.library import Model
@@ -21,24 +21,33 @@ def evaluate(model: Model, source: Path, split: str = "test", progress: Progress
 
     Raises DataError when the split is empty or a label is unknown to the model.
     """
-    data = read_labelled(source)
-    whole = split == "all" or not data.has_splits
-    part = data if whole else data.subset(split)
-    if not part.cases:
-        raise DataError(f"{source.name} has no cases in split {split!r}. It has: {', '.join(sorted(data.counts()))}.")
+    part = part_of(source, split)
+    whole = split == "all" or not part.has_splits
     origin = {"model": model.card.id, "version": model.card.version, "data": source.name}
     return origin | {"split": "all" if whole else split} | evaluate_cases(model, part, progress)
 
 
+def part_of(source: Path, split: str) -> LabelledSet:
+    """The cases of one split, or all of them of a set without splits. Raises DataError when there are none."""
+    data = read_labelled(source)
+    part = data if split == "all" or not data.has_splits else data.subset(split)
+    if not part.cases:
+        raise DataError(f"{source.name} has no cases in split {split!r}. It has: {', '.join(sorted(data.counts()))}.")
+    return part
+
+
 def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = None) -> dict[str, object]:
-    """metrics.report of all cases. Raises ConfigError for a multi-label model."""
+    """metrics.report of all cases, and what the prediction sets of the card do. Raises ConfigError for multi-label."""
     card = model.card
     if card.task == "multilabel":
         raise ConfigError(f"Model {card.id!r} may give several answers and each case has one label. Choose another.")
     labels = data.labels(card.classes)
     probabilities = score_all(model, data, progress)
     answers = np.array([inference.answer_indices(row, card.operating_point, card.task)[0] for row in probabilities])
-    return metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
+    found = metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
+    if card.set_thresholds:
+        found["prediction_sets"] = conformal.observed(probabilities, labels, card.set_thresholds)
+    return found
 
 
 def score_all(model: Model, data: LabelledSet, progress: Progress | None = None) -> np.ndarray:

@@ -22,6 +22,8 @@ def readme(card: ModelCard) -> str:
         "## Results",
         results(card),
         f"Operating point: {card.operating_point.rule}",
+        calibration(card),
+        robustness(card.metrics.get("robustness")),
         "## Data",
         f"{data.get('source', data.get('file', ''))}. Licence: {data.get('licence', 'not stated')}.",
         str(data.get("citation", "")),
@@ -53,6 +55,34 @@ def results(card: ModelCard) -> str:
 
 def estimate(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def calibration(card: ModelCard) -> str:
+    """Temperature, its effect on val, and how well the prediction sets keep their promise."""
+    val, before = card.metrics.get("val"), card.metrics.get("val_ece_before_temperature")
+    lines = []
+    if isinstance(val, Mapping) and isinstance(before, float):
+        after = val["ece"]["value"]
+        lines.append(
+            f"Temperature {card.temperature:.2f}: calibration error on val {before:.3f} before, {after:.3f} after."
+        )
+    for split in ("val", "test"):
+        figures: Any = card.metrics.get(split)
+        if isinstance(figures, Mapping) and "prediction_sets" in figures:
+            sets = figures["prediction_sets"]
+            lines.append(
+                f"Prediction sets for 90 %, on {split}: {sets['coverage']:.1%} hold the right class, "
+                f"{sets['single']:.1%} name one class only."
+            )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def robustness(found: Any) -> str:
+    """AUROC lost on val under each corruption of severity 3."""
+    if not isinstance(found, Mapping):
+        return ""
+    drops = ", ".join(f"{name} {row['3']:.3f}" for name, row in found["drops"].items())
+    return f"AUROC lost on val when pictures are worse (severity 3 of 5): {found['mean_drop']:.3f} on average; {drops}."
 
 
 def splits(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from medfusion import conformal, evaluate, library, metrics
+from medfusion import conformal, corruptions, evaluate, library, metrics
 from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.network import MedFusionNet
@@ -97,12 +97,10 @@ def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig
 def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: LabelledSet, ece_before: float) -> ModelCard:
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
     model = library.load(str(folder.resolve()), "cpu")
+    parts = {split: data.subset(split) for split in ("val", "test")}
     figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
-    for split in ("val", "test"):
-        part = data.subset(split)
-        if part.cases:
-            sets = conformal.observed(evaluate.score_all(model, part), part.labels(card.classes), card.set_thresholds)
-            figures[split] = evaluate.evaluate_cases(model, part) | {"prediction_sets": sets}
+    figures |= {split: evaluate.evaluate_cases(model, part) for split, part in parts.items() if part.cases}
+    figures["robustness"] = corruptions.robustness(model, parts["val"])
     card = library.save(folder, replace(card, metrics=figures), network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return card

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from medfusion.commands import predict
+from medfusion.corruptions import REFERENCE_SEVERITY, SEVERITIES, robustness
 from medfusion.errors import ConfigError
-from medfusion.evaluate import evaluate
+from medfusion.evaluate import evaluate, part_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="ZIP", help="zip or folder of CLASS/FILE pictures")
     parser.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="default: test")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
+    parser.add_argument(
+        "--corruptions", action="store_true", help="also measure what noise, blur, crops and so on cost in AUROC"
+    )
     parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
 
 
@@ -27,6 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
     model = predict.load(arguments.model, arguments.device)
     bar = show_progress if sys.stderr.isatty() else None
     figures = evaluate(model, arguments.data, arguments.split, bar)
+    if arguments.corruptions:
+        figures["robustness"] = robustness(model, part_of(arguments.data, arguments.split), SEVERITIES)
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +52,12 @@ def in_json(figures: Mapping[str, Any]) -> dict[str, Any]:
             flat[name] = defined(value["value"])
             intervals[name] = [defined(value["low"]), defined(value["high"])]
         else:
-            flat[name] = in_json(value) if isinstance(value, dict) else value
+            flat[name] = in_json(value) if isinstance(value, dict) else defined(value)
     return flat | ({"intervals": intervals} if intervals else {})
 
 
-def defined(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def defined(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def in_words(figures: dict) -> list[str]:
@@ -61,7 +67,18 @@ def in_words(figures: dict) -> list[str]:
         lines.append(f"{name:<18}{estimate(figures[name])}")
     for name, row in figures["per_class"].items():
         lines.append(f"{name}: sensitivity {estimate(row['sensitivity'])}, specificity {estimate(row['specificity'])}")
+    if "robustness" in figures:
+        lines += drops_in_words(figures["robustness"])
     return lines
+
+
+def drops_in_words(found: Mapping[str, Any]) -> list[str]:
+    """A table of the AUROC lost, by corruption and severity."""
+    drops = found["drops"]
+    severities = list(next(iter(drops.values())))
+    head = f"{'AUROC lost at severity':<24}" + "".join(f"{severity:>8}" for severity in severities)
+    rows = [f"{name:<24}" + "".join(f"{drop:>8.3f}" for drop in row.values()) for name, row in drops.items()]
+    return [head, *rows, f"mean at severity {REFERENCE_SEVERITY}: {found['mean_drop']:.3f}"]
 
 
 def estimate(figure: dict) -> str:

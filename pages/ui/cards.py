@@ -53,16 +53,18 @@ def show_metrics(card: ModelCard) -> None:
     if card.role == "foundation":
         show_sets(card.metrics.get("val_by_set"))
         return
-    splits = {name: figures for name, figures in card.metrics.items() if isinstance(figures, Mapping)}
+    splits = {
+        name: figures for name, figures in card.metrics.items() if name in SPLITS and isinstance(figures, Mapping)
+    }
     if not splits:
         st.info("This model has not been measured.", icon=":material/help:")
         return
-    ordered = [name for name in ("test", "val", *splits) if name in splits]
-    first, *rest = dict.fromkeys(ordered)
+    first, *rest = (name for name in ("test", "val", "train") if name in splits)
     show_split(first, splits[first])
     for name in rest:
-        with st.expander(f"{SPLITS.get(name, name)} pictures"):
+        with st.expander(f"{SPLITS[name]} pictures"):
             show_split(name, splits[name])
+    show_robustness(card.metrics.get("robustness"))
 
 
 def show_sets(by_set: object) -> None:
@@ -73,10 +75,21 @@ def show_sets(by_set: object) -> None:
     st.caption("On validation pictures of each set, among the classes of that set")
     table: dict[str, list[str]] = {"Set": [plain(name) for name in by_set]}
     table["Pictures"] = [str(figures["n"]) for figures in by_set.values()]
-    table["Accuracy"] = [measured(figures["accuracy"]) for figures in by_set.values()]
+    table["Accuracy"] = [counted(figures["accuracy"]) for figures in by_set.values()]
     table["AUROC"] = [f"{figures['auroc']:.3f}" for figures in by_set.values()]
-    table["Known to be of this set"] = [measured(figures["told_apart"]) for figures in by_set.values()]
+    table["Known to be of this set"] = [counted(figures["told_apart"]) for figures in by_set.values()]
     st.table(table)
+
+
+def show_robustness(found: object) -> None:
+    """What noise, blur, crops and so on cost."""
+    if not isinstance(found, Mapping) or "drops" not in found:
+        return
+    with st.expander(f"When pictures are worse: {found['mean_drop']:.3f} of AUROC lost on average"):
+        st.caption(f"On {found['n']} validation pictures, each changed so that a reader notices and still reads it")
+        drops = {name: row["3"] for name, row in found["drops"].items()}
+        lost = [f"{drop:.3f}" for drop in drops.values()]
+        st.table({"Change": [plain(name.capitalize()) for name in drops], "AUROC lost": lost})
 
 
 def show_split(name: str, figures: Mapping[str, object]) -> None:
@@ -98,6 +111,12 @@ def show_split(name: str, figures: Mapping[str, object]) -> None:
                 border=True,
                 height="stretch",
             )
+    sets = figures.get("prediction_sets")
+    if isinstance(sets, Mapping):
+        st.caption(
+            f"Prediction sets made to hold the right class in 90 % of cases do so in {counted(sets['coverage'])}; "
+            f"in {counted(sets['single'])} they name one class, in the others the model abstains."
+        )
     per_class = figures.get("per_class")
     if isinstance(per_class, Mapping) and per_class:
         st.table(class_table(per_class))
@@ -118,12 +137,12 @@ def words(figure: object, share: bool) -> tuple[str, str]:
         figure = {"value": figure}
     if not isinstance(figure, Mapping) or "value" not in figure:
         return "not measured", ""
-    form = measured if share else "{:.3f}".format
+    form = counted if share else "{:.3f}".format
     known = "low" in figure and "high" in figure
     return form(figure["value"]), f"({form(figure['low'])} to {form(figure['high'])})" if known else ""
 
 
-def measured(share: float) -> str:
+def counted(share: float) -> str:
     """A counted share; unlike a probability it may be all."""
     return f"{100 * share:.1f} %"
 

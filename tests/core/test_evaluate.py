@@ -221,3 +221,12 @@ def test_the_command_says_what_is_wrong_in_a_sentence(site, monkeypatch, capsys,
 
 def test_figures_read_as_value_and_interval():
     assert estimate({"value": 0.93651, "low": 0.9, "high": 0.96}) == "0.937 (0.900 to 0.960)"
+
+
+def test_corruptions_are_measured_when_asked_for(site, tmp_path, capsys):
+    out = tmp_path / "figures.json"
+    command = ["evaluate", "--model", "lamp", "--data", str(zipped(tmp_path, SET)), "--json", str(out)]
+    assert main([*command, "--corruptions"]) == 0
+    drops = json.loads(out.read_text())["robustness"]["drops"]
+    assert set(drops["noise"]) == {"1", "2", "3", "4", "5"}
+    assert "AUROC lost at severity" in capsys.readouterr().out
