@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,22 @@ from medfusion import conformal, inference, metrics
 from medfusion.errors import ConfigError, DataError
 from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.library import Model
+from medfusion.types import ModelCard
 
 BATCH = 64
 Progress = Callable[[float], None]  # called with the part done, 0..1
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """Answers to labelled cases. figures: metrics.report, and prediction_sets where the card has them."""
+
+    card: ModelCard
+    data: LabelledSet
+    probabilities: np.ndarray  # (n, K), calibrated
+    labels: np.ndarray  # (n,)
+    answers: np.ndarray  # (n,) at the operating point
+    figures: dict[str, object]
 
 
 def evaluate(model: Model, source: Path, split: str = "test", progress: Progress | None = None) -> dict[str, object]:
@@ -22,9 +36,14 @@ def evaluate(model: Model, source: Path, split: str = "test", progress: Progress
     Raises DataError when the split is empty or a label is unknown to the model.
     """
     part = part_of(source, split)
+    return origin_of(model, part, split) | evaluate_cases(model, part, progress)
+
+
+def origin_of(model: Model, part: LabelledSet, split: str) -> dict[str, str]:
+    """What was measured on what."""
     whole = split == "all" or not part.has_splits
-    origin = {"model": model.card.id, "version": model.card.version, "data": source.name}
-    return origin | {"split": "all" if whole else split} | evaluate_cases(model, part, progress)
+    named = {"model": model.card.id, "version": model.card.version, "data": part.source.name}
+    return named | {"split": "all" if whole else split}
 
 
 def part_of(source: Path, split: str) -> LabelledSet:
@@ -37,7 +56,12 @@ def part_of(source: Path, split: str) -> LabelledSet:
 
 
 def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = None) -> dict[str, object]:
-    """metrics.report of all cases, and what the prediction sets of the card do. Raises ConfigError for multi-label."""
+    """The figures of measure()."""
+    return measure(model, data, progress).figures
+
+
+def measure(model: Model, data: LabelledSet, progress: Progress | None = None) -> Measurement:
+    """Answer all cases and compare with their labels. Raises ConfigError for a multi-label model."""
     card = model.card
     if card.task == "multilabel":
         raise ConfigError(f"Model {card.id!r} may give several answers and each case has one label. Choose another.")
@@ -47,7 +71,7 @@ def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = 
     found = metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
     if card.set_thresholds:
         found["prediction_sets"] = conformal.observed(probabilities, labels, card.set_thresholds)
-    return found
+    return Measurement(card, data, probabilities, labels, answers, found)
 
 
 def score_all(model: Model, data: LabelledSet, progress: Progress | None = None) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv. Never writes anything.
 
-manifest.csv has the columns path and label, and may have patient_id and split (train, val, test). Without it the
-folder names are the labels and every picture counts as its own patient.
+manifest.csv has the columns path and label, and may have patient_id and split (train, val, test); evaluation makes
+subgroups of any other. Without it the folder names are the labels and every picture counts as its own patient.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from medfusion.preprocess import squash
 from medfusion.types import InputSpec
 
 MANIFEST = "manifest.csv"
+COLUMNS = ("path", "label", "patient_id", "split")
 SPLITS = ("train", "val", "test")
 MAX_FILES = 200_000
 MAX_FILE_BYTES = 256 * 2**20
@@ -33,6 +34,7 @@ class Case:
     label: str
     patient_id: str
     split: str = ""  # "" while none is given
+    more: tuple[tuple[str, str], ...] = ()  # the manifest's other columns, name and value
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,8 @@ def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
         split = row.get("split") or ""
         if split and split not in SPLITS:
             raise DataError(f"{MANIFEST}, line {line}: split {split!r} is unknown. Use {', '.join(SPLITS)}.")
-        cases.append(Case(path, row["label"], row.get("patient_id") or path, split))
+        more = tuple((name, value or "") for name, value in row.items() if name and name not in COLUMNS)
+        cases.append(Case(path, row["label"], row.get("patient_id") or path, split, more))
     return cases
 
 

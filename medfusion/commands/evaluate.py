@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from medfusion import evaluation_report
 from medfusion.commands import predict
 from medfusion.corruptions import REFERENCE_SEVERITY, SEVERITIES, robustness
 from medfusion.errors import ConfigError
-from medfusion.evaluate import evaluate, part_of
+from medfusion.evaluate import measure, origin_of, part_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, type=Path, metavar="ZIP", help="zip or folder of CLASS/FILE pictures")
     parser.add_argument("--split", default="test", choices=("train", "val", "test", "all"), help="default: test")
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
+    parser.add_argument("--report", type=Path, metavar="DIR", help="also write report.html, figures and tables there")
     parser.add_argument(
         "--corruptions", action="store_true", help="also measure what noise, blur, crops and so on cost in AUROC"
     )
@@ -30,9 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     model = predict.load(arguments.model, arguments.device)
     bar = show_progress if sys.stderr.isatty() else None
-    figures = evaluate(model, arguments.data, arguments.split, bar)
+    part = part_of(arguments.data, arguments.split)
+    measured = measure(model, part, bar)
+    origin = origin_of(model, part, arguments.split)
+    figures = origin | measured.figures
     if arguments.corruptions:
-        figures["robustness"] = robustness(model, part_of(arguments.data, arguments.split), SEVERITIES)
+        figures["robustness"] = robustness(model, part, SEVERITIES)
+    if arguments.report:
+        try:
+            sys.stdout.write(f"{evaluation_report.write(arguments.report, measured, origin)}\n")
+        except OSError as error:
+            raise ConfigError(f"The report cannot be written ({error.strerror}). Choose another folder.") from error
     if arguments.json:
         try:
             arguments.json.parent.mkdir(parents=True, exist_ok=True)
