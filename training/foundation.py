@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> str:
         ]
     )
     recipes = tuple(about.augmentation for about in abouts)
-    network = loop.fit(train, val, len(classes), "multiclass", config, folder, options.resume, recipes, draws)
+    network = loop.fit(train, val, tuple(classes), "multiclass", config, folder, options.resume, recipes, draws)
     scores = loop.scores(network, val, "multiclass")
     temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
     probabilities = to_probabilities(scores, "multiclass", temperature).numpy()

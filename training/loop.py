@@ -26,7 +26,7 @@ from medfusion import library
 from medfusion.errors import ConfigError
 from medfusion.inference import class_logits
 from medfusion.metrics import auroc
-from medfusion.network import MedFusionNet, build, load_imagenet
+from medfusion.network import SIZES, MedFusionNet, build, load_imagenet
 from medfusion.types import Task
 from training import balance
 from training.augment import RECIPES
@@ -141,7 +141,7 @@ class Feed(lightning.LightningDataModule):
 def fit(
     train: Pictures,
     val: Pictures,
-    classes: int,
+    classes: tuple[str, ...],
     task: Task,
     config: TrainConfig,
     folder: Path,
@@ -164,13 +164,13 @@ def fit(
         raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    network = build(config.size, 1 if task == "binary" else classes, config.seed)
+    network = build(config.size, 1 if task == "binary" else len(classes), config.seed)
     if not resume:
-        begin(network, config.start)
+        begin(network, config.start, classes)
     if draws is None and config.balance == "sampler":
         draws = balance.draws(train.labels, len(train), config.class_weighting)
     loss = balance.loss_of(
-        config.balance if draws is None else "none", train.labels, classes, config.class_weighting,
+        config.balance if draws is None else "none", train.labels, len(classes), config.class_weighting,
         config.label_smoothing,
     )  # fmt: skip
     learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss)
@@ -203,16 +203,38 @@ def fit(
     return network.cpu().eval()
 
 
-def begin(network: MedFusionNet, start: str) -> None:
-    """Give the network its first weights: none, ImageNet's, or those of a model folder, whose head is left out."""
+def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> None:
+    """Give the network its first weights: none, ImageNet's, or those of a model folder.
+
+    The head of a model comes along where it knows the classes by name, alone or after the name of one set.
+    """
     if start == "imagenet":
         load_imagenet(network, imagenet_weights())
     elif start != "scratch":
-        state = library.load(str(Path(start).resolve()), "cpu").network.state_dict()
-        body = {name: value.float() for name, value in state.items() if not name.startswith("head.")}
-        missing = network.load_state_dict(body, strict=False)
-        if missing.unexpected_keys or any(not name.startswith("head.") for name in missing.missing_keys):
-            raise ConfigError(f"The model in {start} has another size. Choose --size to match it.")
+        model = library.load(str(Path(start).resolve()), "cpu")
+        if model.card.size != size_of(network):
+            raise ConfigError(f"The model in {start} is {model.card.size}. Train with --size {model.card.size}.")
+        state = model.network.state_dict()
+        body = {name: value for name, value in state.items() if not name.startswith("head.")}
+        network.load_state_dict(body, strict=False)
+        rows = known_rows(model.card.classes, classes)
+        if rows and model.card.task == "multiclass":
+            for own, known in ((network.head.weight, state["head.weight"]), (network.head.bias, state["head.bias"])):
+                picked = known[rows]
+                own.data.copy_(picked[1:] - picked[:1] if len(own) == 1 else picked)
+
+
+def known_rows(known: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
+    """Where the classes stand among those of a model, as they are or as "SET: CLASS" of one set; else empty."""
+    for prefix in ("", *dict.fromkeys(name.rpartition(": ")[0] + ": " for name in known)):
+        names = [prefix + name for name in classes]
+        if names and set(names) <= set(known):
+            return [known.index(name) for name in names]
+    return []
+
+
+def size_of(network: MedFusionNet) -> str:
+    return next(size for size, config in SIZES.items() if config == network.config)
 
 
 def imagenet_weights() -> dict[str, Tensor]:

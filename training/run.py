@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> str:
     pictures = decode(data, spec, folder / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
 
-    network = loop.fit(train, val, len(classes), task, config, folder, options.resume)
+    network = loop.fit(train, val, classes, task, config, folder, options.resume)
     scores = loop.scores(network, val, task)
     temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
     probabilities = to_probabilities(scores, task, temperature).numpy()

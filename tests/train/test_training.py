@@ -28,6 +28,9 @@ SMALL = TrainConfig(
 )  # fmt: skip
 
 
+SIDES = ("right", "left")
+
+
 def pictures(count: int, seed: int) -> Pictures:
     """Bright left half is class 1, bright right half class 0."""
     rng = np.random.default_rng(seed)
@@ -78,7 +81,7 @@ def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tm
 
 def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     train, val = pictures(24, 1), pictures(12, 2)
-    whole = loop.fit(train, val, 2, "binary", SMALL, tmp_path / "whole").state_dict()
+    whole = loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "whole").state_dict()
     step = loop.Learner.training_step
 
     def die(self, batch, index):
@@ -88,7 +91,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Learner, "training_step", die)
     with pytest.raises(OSError, match="power cut"):
-        loop.fit(train, val, 2, "binary", SMALL, tmp_path / "cut")
+        loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "cut")
     epochs = []
 
     def count(self, batch, index):
@@ -96,7 +99,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(loop.Learner, "training_step", count)
-    resumed = loop.fit(train, val, 2, "binary", SMALL, tmp_path / "cut", resume=True).state_dict()
+    resumed = loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "cut", resume=True).state_dict()
     assert set(epochs) == {2}  # nothing is trained again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     last, last_resumed = (
@@ -110,7 +113,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     train, val = pictures(16, 1), pictures(8, 2)
     config = replace(SMALL, epochs=1, finish_epochs=0)
     first, again, other = (
-        loop.fit(train, val, 2, "binary", replace(config, seed=seed), tmp_path / str(run)).head.weight
+        loop.fit(train, val, SIDES, "binary", replace(config, seed=seed), tmp_path / str(run)).head.weight
         for run, seed in enumerate((0, 0, 1))
     )
     assert torch.equal(first, again)
@@ -130,7 +133,7 @@ def test_frozen_stages_keep_their_weights_and_batch_statistics(tmp_path):
 
 def test_resume_without_a_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="without --resume"):
-        loop.fit(pictures(8, 1), pictures(8, 2), 2, "binary", SMALL, tmp_path, resume=True)
+        loop.fit(pictures(8, 1), pictures(8, 2), SIDES, "binary", SMALL, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +233,7 @@ def test_the_sampler_draws_rare_classes_as_often_at_full_power():
 @pytest.mark.parametrize("name", [name for name in balance.BALANCES if name != "weights"])
 def test_every_balance_trains_and_learns_the_sides(name, tmp_path):
     config = replace(SMALL, balance=name, epochs=1, finish_epochs=0)
-    network = loop.fit(pictures(16, 1), pictures(8, 2), 2, "binary", config, tmp_path)
+    network = loop.fit(pictures(16, 1), pictures(8, 2), SIDES, "binary", config, tmp_path)
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 
 
@@ -251,10 +254,21 @@ def test_a_model_is_a_start_for_another_with_other_classes(labelled_zip, tmp_pat
     foundation = library.load(str(first), "cpu").network.state_dict()
     own = fresh.state_dict()
     assert all(torch.equal(own[name], foundation[name].float()) for name in own if not name.startswith("head."))
-    assert own["head.weight"].shape != foundation["head.weight"].shape
+    loop.begin(fresh, str(first), ("right", "left"))
+    known = foundation["head.weight"].float()
+    assert torch.allclose(fresh.head.weight, known[:1] - known[1:2])  # left against right of the set "sides"
 
 
-def test_a_start_of_another_size_is_refused(tmp_path, labelled_zip):
+def test_rows_of_a_head_are_found_by_name_in_one_set():
+    known = ("a: x", "a: y", "b: x", "b: z", "b: w: v")
+    assert loop.known_rows(known, ("z", "x")) == [3, 2]
+    assert loop.known_rows(known, ("y", "x")) == [1, 0]
+    assert loop.known_rows(("z", "x"), ("x", "z")) == [1, 0]
+    assert loop.known_rows(known, ("y", "z")) == []  # of two sets
+    assert loop.known_rows(known, ("v",)) == [4]
+
+
+def test_a_start_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="or the folder of a model"):
         replace(SMALL, start=str(tmp_path))
 
