@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
-from medfusion import inference, library, router, samples
+from medfusion import evaluate, evaluation_report, inference, library, router, samples
 from medfusion.explain import EXPLAINERS, describe
 from medfusion.explain import explain as _explain
 from medfusion.imaging import display, presets, read_scan
 from medfusion.library import Model
 from medfusion.router import Router
-from medfusion.types import Explanation, ModelCard, Prediction, Route, Sample, Scan
+from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
 
 __all__ = [
     "EXPLAINERS",
@@ -18,6 +21,7 @@ __all__ = [
     "Router",
     "describe",
     "display",
+    "evaluate_labelled",
     "explain",
     "list_models",
     "list_samples",
@@ -92,6 +96,16 @@ def explain(
     progress may raise Cancelled to stop. Raises ExplanationError on an unknown method or class.
     """
     return _explain(model, scan, target_index, method, frame=frame, seed=seed, settings=settings, progress=progress)
+
+
+def evaluate_labelled(model: Model, source: Path, split: str, progress: Progress | None = None) -> EvaluationReport:
+    """Measure a model on a labelled zip. split: all, test or val. Raises DataError with what to mend."""
+    part = evaluate.part_of(source, split)
+    measured = evaluate.measure(model, part, progress)
+    with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
+        evaluation_report.write(Path(folder) / "report", measured, evaluate.origin_of(model, part, split))
+        archive = shutil.make_archive(f"{folder}/archive", "zip", folder, "report")
+        return EvaluationReport(measured.figures, Path(archive).read_bytes())
 
 
 def list_samples() -> list[Sample]:

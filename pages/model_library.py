@@ -3,7 +3,7 @@
 import streamlit as st
 
 from medfusion import service
-from pages.ui import cards, components, resources
+from pages.ui import cards, components, own_data, resources
 from pages.ui.messages import explained_errors, plain
 
 components.page_head("Model library")
@@ -15,4 +15,7 @@ with explained_errors():
     if not models:
         st.info("No model is installed. Put one into the folder models, or train one.", icon=":material/help:")
         st.stop()
-    cards.show_card(cards.choose(models | resources.cards("foundation")))
+    card = cards.choose(models | resources.cards("foundation"))
+    cards.show_card(card)
+    if card.role == "diagnosis":
+        own_data.measure_own_data(card)

@@ -10,7 +10,7 @@ from medfusion.types import ModelCard
 from pages.ui.messages import plain, spoken
 
 ADDRESSED = "model"  # the query parameter of links to a card
-SPLITS = {"train": "Training", "val": "Validation", "test": "Held out"}
+SPLITS = {"train": "Training", "val": "Validation", "test": "Held out", "own": "Your own"}
 FIGURES = {
     "accuracy": ("Accuracy", "Share of pictures answered rightly at the operating point."),
     "balanced_accuracy": ("Balanced accuracy", "Mean over the classes of the share answered rightly."),

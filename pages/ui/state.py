@@ -18,7 +18,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.typing import UploadedFile
 
-from medfusion.types import Window
+from medfusion.types import EvaluationReport, ModelCard, Window
 
 PICKED = "case"  # key of the case list: the id of the case in view
 CONTROLS = "map-controls"  # keys of the components that report from the browser
@@ -72,6 +72,7 @@ class Memory:
         self.stopped: set[Hashable] = set()
         self.zooms: dict[int, Zoom] = {}
         self.narrow = False
+        self.reports: dict[tuple[str, str], EvaluationReport] = {}
 
 
 def memory() -> Memory:
@@ -115,6 +116,23 @@ def add_file(name: str, data: bytes) -> Case:
     path.write_bytes(data)
     kept.cases[kept.last_id] = Case(kept.last_id, name, path=path)
     return kept.cases[kept.last_id]
+
+
+def keep_labelled(name: str, data: bytes) -> Path:
+    """A labelled zip on disk, in a folder of its own so that it keeps its name. The caller removes it."""
+    folder = Path(tempfile.mkdtemp(dir=memory().spool.folder))
+    path = folder / (Path(name).name or "labelled.zip")
+    path.write_bytes(data)
+    return path
+
+
+def keep_report(card: ModelCard, found: EvaluationReport) -> None:
+    memory().reports[card.id, card.version] = found
+
+
+def report(card: ModelCard) -> EvaluationReport | None:
+    """What was measured of this model in this session."""
+    return memory().reports.get((card.id, card.version))
 
 
 def open_sample(sample_id: str, title: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from medfusion import library
+from medfusion.types import EvaluationReport
 from pages.ui.cards import words
+from tests.ui.conftest import encoded, grey_picture
 
 LIBRARY = "pages/model_library.py"
 
@@ -67,3 +71,42 @@ def test_without_models_the_page_says_what_to_do(
 )
 def test_a_figure_reads_well_whatever_the_card_has(figure: object, expected: tuple[str, str]) -> None:
     assert words(figure, share=True) == expected
+
+
+def labelled_zip(names: dict[str, int]) -> bytes:
+    """A zip of so many grey pictures a class."""
+    stored = io.BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        for name, count in names.items():
+            for index in range(count):
+                archive.writestr(f"{name}/{index}.png", encoded(grey_picture(seed=len(name) * 100 + index)))
+    return stored.getvalue()
+
+
+def measure(page: AppTest, data: bytes) -> AppTest:
+    page.run()
+    page.switch_page(LIBRARY).run()
+    page.file_uploader[0].upload("own.zip", data).run()
+    return page.button(key="measure-chest-xray").click().run()
+
+
+def test_own_labelled_pictures_are_measured_and_the_report_can_be_kept(page: AppTest) -> None:
+    measure(page, labelled_zip({"normal": 4, "pneumonia": 5}))
+    assert not page.exception
+    assert not page.error
+    assert any("Your own: 9 pictures" in item.value for item in page.caption)
+    (report,) = state_reports(page)
+    with zipfile.ZipFile(io.BytesIO(report.archive)) as archive:
+        names = set(archive.namelist())
+    assert {"report/report.html", "report/figures/roc.svg", "report/tables/worst.csv"} <= names
+
+
+def test_labels_that_the_model_does_not_know_are_named(page: AppTest) -> None:
+    measure(page, labelled_zip({"normal": 2, "fracture": 2}))
+    assert not page.exception
+    assert "fracture" in page.error[0].value
+    assert not state_reports(page)
+
+
+def state_reports(page: AppTest) -> list[EvaluationReport]:
+    return list(page.session_state["memory"].reports.values())
