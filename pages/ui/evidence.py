@@ -15,7 +15,7 @@ from pages.ui.messages import explained_errors, percent, plain, spoken
 from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
 from pages.ui.state import Case
-from pages.ui.view import View
+from pages.ui.view import View, shown
 
 SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"
@@ -34,7 +34,7 @@ class Look:
 
 def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> None:
     """Controls, the one figure, a sentence for each map, and what is still running."""
-    look = choose_look(case, prediction, card)
+    look = choose_look(case, scan, view, prediction, card)
     jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
     for method, job in jobs.items():
         if not is_slow(method) and resources.explanation(job) is None:
@@ -61,7 +61,7 @@ def show_scan(case: Case, scan: Scan, view: View) -> None:
     plot(case, scan, view, [panel], alt=f"The scan {case.name}")
 
 
-def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
+def choose_look(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> Look:
     """Draw the controls of the maps."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         target = choose_target(case, prediction, card)
@@ -86,7 +86,7 @@ def choose_look(case: Case, prediction: Prediction, card: ModelCard) -> Look:
             level = st.slider(
                 "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
             )
-    map_controls(case)
+    map_controls(case, shown(scan, view))
     return Look(methods, target, scale, signed, level if outlined else None)
 
 

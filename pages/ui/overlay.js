@@ -2,9 +2,32 @@
 const page = document.documentElement;
 const FIGURE = ".st-key-evidence .js-plotly-plot";
 const SETTLED_MS = 300; // a turn of the wheel is many events
+const DRAG_PX = 400; // a drag of so many pixels passes through the whole range of the scan
+let listeners; // of the drag in use
 let watch; // looks for a figure drawn anew; one figure, one watch
 
-export default function ({ parentElement, data, setStateValue }) {
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+// Window of a drag by (dx, dy) px: up is brighter, right is softer.
+const dragged = ({ center, width, low, high, step }, dx, dy) => ({
+  center: clamp(center + (dy * (high - low)) / DRAG_PX, low, high),
+  width: clamp(width + (dx * (high - low)) / DRAG_PX, step, Math.max(high - low, 2 * step)),
+});
+
+// What the new window does to the grey values on the screen, which the old window made.
+const preview = (old, now) => {
+  const slope = old.width / now.width;
+  const shift = (old.center - now.center + (now.width - old.width) / 2) / now.width;
+  const intercept = old.invert ? 1 - slope - shift : shift;
+  for (const channel of document.querySelectorAll("#window-preview feComponentTransfer > *")) {
+    channel.setAttribute("slope", slope);
+    channel.setAttribute("intercept", intercept);
+  }
+  page.dataset.windowPreview = "";
+};
+
+export default function ({ parentElement, data, setStateValue, setTriggerValue }) {
+  const windowing = parentElement.querySelector(".window");
   const slider = parentElement.querySelector("input");
   const output = parentElement.querySelector("output");
   const hide = parentElement.querySelector(".hide");
@@ -19,6 +42,7 @@ export default function ({ parentElement, data, setStateValue }) {
     slider.value = opacity;
     output.textContent = `${opacity} %`;
     hide.setAttribute("aria-pressed", String(hidden));
+    windowing.setAttribute("aria-pressed", String(dataset.windowing === "true"));
   };
 
   slider.oninput = () => {
@@ -29,6 +53,27 @@ export default function ({ parentElement, data, setStateValue }) {
     dataset.mapHidden = String(dataset.mapHidden !== "true");
     show();
   };
+  windowing.onclick = () => {
+    dataset.windowing = String(dataset.windowing !== "true");
+    show();
+  };
+  listeners?.abort();
+  listeners = new AbortController();
+  delete dataset.windowPreview; // the figure that follows is drawn with the new window
+  let from = null;
+  const listen = (name, act) =>
+    document.addEventListener(name, act, { capture: true, passive: false, signal: listeners.signal });
+  const isOnFigure = ({ target }) => dataset.windowing === "true" && target.closest?.(`${FIGURE} .draglayer`);
+  for (const name of ["mousedown", "touchstart"]) {
+    listen(name, (event) => isOnFigure(event) && (event.stopPropagation(), event.preventDefault())); // no panning
+  }
+  listen("pointerdown", (event) => isOnFigure(event) && (from = { x: event.clientX, y: event.clientY }));
+  const at = (event) => dragged(data.window, event.clientX - from.x, event.clientY - from.y);
+  listen("pointermove", (event) => from && preview(data.window, at(event)));
+  listen("pointerup", (event) => {
+    if (from) setTriggerValue("window", { case: data.case, ...at(event) });
+    from = null;
+  });
   const isPress = (event) => event.key === " " || event.key === "Enter";
   hold.onpointerdown = () => show(true);
   hold.onkeydown = (event) => isPress(event) && show(true);
@@ -51,6 +96,7 @@ export default function ({ parentElement, data, setStateValue }) {
   show();
   return () => {
     clearInterval(watch);
+    listeners.abort();
     show();
   };
 }

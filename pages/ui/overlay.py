@@ -1,4 +1,6 @@
-"""Opacity, hiding and hold-to-compare for the maps: all in the browser, without a word to the server.
+"""Opacity, hiding, hold-to-compare and dragging the window: in the browser, without a word to the server.
+
+The window of a drag goes to the server when the button is released, which draws the scan anew from its full range.
 
 Streamlit draws a changed figure anew and so forgets its zoom. The component reports the zoom, in a fragment of its own
 so that nothing else runs for it, and the next figure is drawn with it.
@@ -6,12 +8,14 @@ so that nothing else runs for it, and the next figure is drawn with it.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import streamlit as st
 
 from pages.ui import state
 from pages.ui.state import Case
+from pages.ui.view import Shown
 
 
 def asset(name: str) -> str:
@@ -30,9 +34,16 @@ width = st.components.v2.component("page_width", js=asset("width.js"))
 
 
 @st.fragment
-def map_controls(case: Case) -> None:
-    """Draw the controls and listen for the zoom."""
-    controls(key=state.CONTROLS, data={"case": case.id}, on_zoom_change=state.keep_zoom)
+def map_controls(case: Case, shown: Shown) -> None:
+    """Draw the controls; listen for the zoom and for a dragged window."""
+    controls(
+        key=state.CONTROLS,
+        data={"case": case.id, "window": asdict(shown)},
+        on_zoom_change=state.keep_zoom,
+        on_window_change=state.keep_window,
+    )
+    if state.window_moved():
+        st.rerun()
 
 
 def watch_width() -> None:

@@ -72,6 +72,7 @@ class Memory:
         self.stopped: set[Hashable] = set()
         self.zooms: dict[int, Zoom] = {}
         self.narrow = False
+        self.window_moved = False
         self.reports: dict[tuple[str, str], EvaluationReport] = {}
 
 
@@ -234,6 +235,23 @@ def keep_zoom() -> None:
     zoomed = st.session_state[CONTROLS]["zoom"]
     x, y = zoomed["x"], zoomed["y"]
     memory().zooms[int(zoomed["case"])] = Zoom((float(x[0]), float(x[1])), (float(y[0]), float(y[1])))
+
+
+def keep_window() -> None:
+    """Callback: take over the window that was dragged in the browser."""
+    moved = st.session_state[CONTROLS]["window"]
+    case = memory().cases.get(int(moved["case"]))
+    if case:
+        st.session_state[key(case, "center")] = float(moved["center"])
+        st.session_state[key(case, "width")] = float(moved["width"])
+        choose_custom(case)
+        memory().window_moved = True
+
+
+def window_moved() -> bool:
+    """Whether the window was dragged since this was last asked."""
+    moved, memory().window_moved = memory().window_moved, False
+    return moved
 
 
 def keep_width() -> None:

@@ -22,6 +22,29 @@ class View:
     invert: bool
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The window on the screen and where it may go, in the units of the modality."""
+
+    center: float
+    width: float
+    low: float
+    high: float
+    step: float  # one grey level
+    invert: bool
+
+
+def shown(scan: Scan, view: View) -> Shown:
+    presets = resources.presets(scan.sha256, scan)
+    window = view.window or presets[0]
+    low, high = value_range(presets)
+    return Shown(window.center, window.width, low, high, grey_level(scan, low, high), view.invert)
+
+
+def grey_level(scan: Scan, low: float, high: float) -> float:
+    return (high - low) / 1000 if scan.frames.dtype.kind == "f" else 1.0
+
+
 def view_controls(case: Case, scan: Scan) -> View:
     """Draw the controls of one case, with the values that it had before."""
     frame = choose_frame(case, scan)
@@ -46,7 +69,7 @@ def choose_window(case: Case, scan: Scan) -> Window | None:
     """The window in use; None to show the scan as its file asks."""
     presets = resources.presets(scan.sha256, scan)
     low, high = value_range(presets)
-    step = (high - low) / 1000 if scan.frames.dtype.kind == "f" else 1.0  # one grey level
+    step = grey_level(scan, low, high)
     by_name = {window.name: window for window in presets}
     preset, center, width = (state.key(case, what) for what in ("preset", "center", "width"))
     state.start(preset, AS_STORED)

@@ -88,6 +88,11 @@ def view_range(page) -> list[float]:  # type: ignore[no-untyped-def]
     return page.evaluate(f"[...document.querySelector({PLOT!r})._fullLayout.xaxis3.range]")
 
 
+def scan_source(page) -> str:  # type: ignore[no-untyped-def]
+    """The picture of the scan as it is drawn."""
+    return page.locator(".st-key-evidence .imagelayer image").first.get_attribute("href")
+
+
 def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  # type: ignore[no-untyped-def]
     browser_page, png: Callable[..., bytes], bad_files: dict[str, bytes]
 ) -> None:
@@ -114,6 +119,20 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.get_by_text("Invert", exact=True).click()  # draws the figure anew
     page.wait_for_timeout(2500)
     assert view_range(page) == pytest.approx(zoomed)
+
+    before = scan_source(page)
+    page.get_by_role("button", name="Drag to window").click()
+    page.mouse.move(box["x"] + box["width"] * 0.16, box["y"] + box["height"] * 0.5)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.16 - 80, box["y"] + box["height"] * 0.5 - 40, steps=4)
+    assert float(page.locator("#window-preview feFuncR").get_attribute("slope")) > 1.1  # shown while dragging
+    page.mouse.up()
+    page.wait_for_function(
+        "[...document.querySelectorAll('aside input, section input')].some(i => i.value == 'Custom')"
+    )
+    page.wait_for_timeout(1500)
+    assert scan_source(page) != before
+    assert view_range(page) == pytest.approx(zoomed)  # it did not pan
 
     page.get_by_role("link", name="Model library").click()
     page.get_by_text("Intended use").wait_for()
