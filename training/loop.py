@@ -37,6 +37,7 @@ LAST = "last"
 BEST = "best"
 
 
+SHARES = (1.0, 0.75, 0.5, 0.25)  # of training against the start, in a blend; of equals the first
 WITHOUT_HEAD = ("stem", "stages", "deep", "embed", "encoder", "norm")
 
 
@@ -222,6 +223,28 @@ def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> N
             for own, known in ((network.head.weight, state["head.weight"]), (network.head.bias, state["head.bias"])):
                 picked = known[rows]
                 own.data.copy_(picked[1:] - picked[:1] if len(own) == 1 else picked)
+
+
+def blend(network: MedFusionNet, start: str, classes: tuple[str, ...], val: Pictures, task: Task) -> float:
+    """Average the trained weights with those of the model that it started from, in place (WiSE-FT, Wortsman 2022).
+
+    Of SHARES the share of training is taken that loses least on val; it is returned. A start knows more kinds of
+    acquisition than one fine-tuning set, so the average holds better on pictures from elsewhere.
+    """
+    first = build(size_of(network), network.head.out_features)
+    begin(first, start, classes)
+    ends = first.state_dict(), {name: value.clone() for name, value in network.state_dict().items()}
+    labels = torch.from_numpy(val.labels)
+
+    def loss_at(share: float) -> float:
+        mixed = {name: old.lerp(ends[1][name], share) for name, old in ends[0].items() if old.is_floating_point()}
+        network.load_state_dict(mixed, strict=False)
+        return float(F.cross_entropy(scores(network.eval(), val, task), labels))
+
+    losses = {share: loss_at(share) for share in SHARES}
+    best = min(SHARES, key=losses.__getitem__)
+    loss_at(best)
+    return best
 
 
 def known_rows(known: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:

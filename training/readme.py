@@ -21,7 +21,7 @@ def readme(card: ModelCard) -> str:
         "\n".join(f"- {limit}" for limit in card.limits),
         "## Results",
         results(card),
-        f"Operating point: {card.operating_point.rule}",
+        f"Operating point: {card.operating_point.rule}" if card.role == "diagnosis" else "",
         calibration(card),
         robustness(card.metrics.get("robustness")),
         "## Data",
@@ -38,6 +38,14 @@ def readme(card: ModelCard) -> str:
 
 def results(card: ModelCard) -> str:
     """A table of the measured splits, with 95 % intervals from a bootstrap over patients."""
+    by_set: Any = card.metrics.get("val_by_set")
+    if by_set:
+        head = ["set", "val n", "accuracy", "AUROC", "known to be of this set"]
+        body = [
+            [name, str(row["n"]), *(f"{row[key]:.3f}" for key in ("accuracy", "auroc", "told_apart"))]
+            for name, row in by_set.items()
+        ]
+        return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *body))
     measured: dict[str, Any] = {split: card.metrics[split] for split in ("val", "test") if split in card.metrics}
     if not measured:
         return "Not measured."

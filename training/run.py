@@ -18,7 +18,7 @@ from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.network import MedFusionNet
 from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop, reference
-from training.config import TrainConfig
+from training.config import STARTS, TrainConfig
 from training.datasets import decode, pictures_of, with_splits
 from training.readme import readme
 
@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> str:
     train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
 
     network = loop.fit(train, val, classes, task, config, folder, options.resume)
+    share = loop.blend(network, config.start, classes, val, task) if config.start not in STARTS else 1.0
     scores = loop.scores(network, val, task)
     temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
     probabilities = to_probabilities(scores, task, temperature).numpy()
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> str:
         training={
             "command": "python -m training " + shlex.join(portable(sys.argv[1:])),
             "seed": config.seed,
+            "share_of_training": share,  # the rest of the weights is the start's
             "config": asdict(config),
             "versions": finish.versions(),
             "elapsed_s": round(time.perf_counter() - started),

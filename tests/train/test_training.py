@@ -268,6 +268,25 @@ def test_rows_of_a_head_are_found_by_name_in_one_set():
     assert loop.known_rows(known, ("v",)) == [4]
 
 
+def test_a_blend_is_the_average_that_loses_least_on_val(tmp_path):
+    val = pictures(12, 2)
+    card = library.read_card(library.find("chest-xray"))
+    begun = loop.build("tiny", 1, seed=1)
+    library.save(tmp_path / "begun", replace(card, input=InputSpec(64, 64)), begun)
+    trained = loop.build("tiny", 1, seed=2).eval()
+    stem = trained.stem[0].weight.clone()
+
+    def loss(network):
+        return float(F.cross_entropy(loop.scores(network.eval(), val, "binary"), torch.from_numpy(val.labels)))
+
+    alone = loss(trained)
+    share = loop.blend(trained, str(tmp_path / "begun"), SIDES, val, "binary")
+    assert share in loop.SHARES
+    assert loss(trained) <= alone
+    expected = begun.stem[0].weight.half().float().lerp(stem, share)  # stored in half precision
+    assert torch.allclose(trained.stem[0].weight, expected, atol=1e-6)
+
+
 def test_a_start_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="or the folder of a model"):
         replace(SMALL, start=str(tmp_path))
