@@ -134,17 +134,16 @@ def _read(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
-    if source.is_dir():
-        text = (source / manifest).read_text(encoding="utf-8-sig")
-    else:
-        with zipfile.ZipFile(source) as archive:
-            text = _read(archive, manifest).decode("utf-8-sig")
-    rows = list(csv.DictReader(io.StringIO(text)))
+    rows = _rows(source, manifest)
     if not rows or not {"path", "label"} <= set(rows[0]):
-        raise DataError(f"{MANIFEST} needs the columns path and label; patient_id and split are optional.")
+        raise DataError(
+            f"{MANIFEST} needs the columns path and label, separated by commas; patient_id and split are optional."
+        )
     base = PurePosixPath(manifest).parent
     cases = []
     for line, row in enumerate(rows, start=2):
+        if not row["path"] or not row["label"]:
+            raise DataError(f"{MANIFEST}, line {line}: path or label is empty. Fill both in or drop the line.")
         path = (base / row["path"]).as_posix()
         if path not in names:
             raise DataError(f"{MANIFEST}, line {line}: {row['path']!r} is not there. Add it or drop the line.")
@@ -154,6 +153,19 @@ def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
         more = tuple((name, value or "") for name, value in row.items() if name and name not in COLUMNS)
         cases.append(Case(path, row["label"], row.get("patient_id") or path, split, more))
     return cases
+
+
+def _rows(source: Path, manifest: str) -> list[dict[str, str]]:
+    """The lines of the manifest by column. Raises DataError when it is not CSV in UTF-8."""
+    if source.is_dir():
+        content = (source / manifest).read_bytes()
+    else:
+        with zipfile.ZipFile(source) as archive:
+            content = _read(archive, manifest)
+    try:
+        return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{MANIFEST} is not readable as CSV in UTF-8. Save it as 'CSV UTF-8' again.") from error
 
 
 def _from_folders(names: list[str]) -> list[Case]:

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from torch import Tensor, nn
 
+from medfusion import corruptions
 from medfusion.corruptions import CORRUPTIONS, SEVERITIES, corrupt, robustness
 from medfusion.labelled import read_labelled
 from tests.core.toy_networks import model_of
@@ -34,6 +35,26 @@ def test_a_corruption_is_the_same_each_time_and_stronger_with_severity(name, pic
 def difference(picture: np.ndarray, name: str, severity: int) -> float:
     """The mean change of a pixel, over a few cases."""
     return float(np.mean([np.abs(corrupt(picture, name, severity, case).astype(int) - picture) for case in range(8)]))
+
+
+@pytest.mark.parametrize("name", ["gamma", "brightness"])
+def test_a_case_goes_the_same_way_at_all_severities(name, picture):
+    for case in range(6):
+        means = [picture.mean(), *(corrupt(picture, name, severity, case).mean() for severity in SEVERITIES)]
+        assert means == sorted(means) or means == sorted(means, reverse=True)
+
+
+def test_jpeg_takes_colours_for_what_they_are():
+    """JPEG keeps brightness best; seen as blue, red would carry a third of it and come back coarser."""
+    rng = np.random.default_rng(5)
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[..., 0] = rng.integers(60, 200, (64, 64))
+    blue = np.ascontiguousarray(red[..., ::-1])
+    lost = [
+        np.abs(corrupt(p, "jpeg", 3, 0)[..., channel].astype(int) - p[..., channel]).mean()
+        for p, channel in ((red, 0), (blue, 2))
+    ]
+    assert lost[0] < lost[1]
 
 
 def test_gamma_and_brightness_go_both_ways(picture):
@@ -81,3 +102,24 @@ def test_robustness_counts_the_loss_of_auroc(tmp_path):
     assert found["drops"]["brightness"]["3"] > 0.1  # up or down by chance swamps a difference of 6
     assert found["mean_drop"] == pytest.approx(np.mean([drop["3"] for drop in found["drops"].values()]))
     assert found == robustness(model, read_labelled(tmp_path), severities=(1, 3))
+
+
+def test_pictures_keep_their_chance_whatever_the_batch(tmp_path, monkeypatch):
+    for index in range(9):
+        (tmp_path / str(index % 2)).mkdir(exist_ok=True)
+        grey = np.random.default_rng(index).integers(90, 150, (64, 64), dtype=np.uint8)
+        Image.fromarray(grey).save(tmp_path / str(index % 2) / f"{index}.png")
+    model, parts = model_of(Middle(), ("0", "1"), "binary"), []
+    at_once = robustness(model, read_labelled(tmp_path))
+    monkeypatch.setattr(corruptions, "BATCH", 4)
+    assert robustness(model, read_labelled(tmp_path), progress=parts.append) == at_once
+    assert parts == pytest.approx([4 / 9, 8 / 9, 1])
+
+
+def test_the_drop_is_not_defined_where_a_class_is_absent(tmp_path):
+    (tmp_path / "0").mkdir()
+    Image.fromarray(np.full((64, 64), 120, np.uint8)).save(tmp_path / "0" / "0.png")
+    found = robustness(model_of(Middle(), ("0", "1"), "binary"), read_labelled(tmp_path), severities=(2, 3))
+    assert np.isnan(found["auroc"])
+    assert np.isnan(found["mean_drop"])
+    assert "mean_drop" not in robustness(model_of(Middle(), ("0", "1"), "binary"), read_labelled(tmp_path), (2,))

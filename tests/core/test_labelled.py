@@ -52,6 +52,12 @@ def test_manifest_gives_label_patient_and_split(tmp_path):
     assert data.subset("test").cases[0].patient_id == "p2"
 
 
+def test_other_columns_of_the_manifest_stay_with_their_case(tmp_path):
+    manifest = b"path,label,sex,site\n1.png,a,F,north\n2.png,b\n"
+    data = read_labelled(zipped(tmp_path, {"manifest.csv": manifest, "1.png": png(1), "2.png": png(2)}))
+    assert [dict(case.more) for case in data.cases] == [{"sex": "F", "site": "north"}, {"sex": "", "site": ""}]
+
+
 def test_one_patient_on_two_sides_is_refused(tmp_path):
     manifest = b"path,label,patient_id,split\n1.png,a,p1,train\n2.png,a,p1,test\n"
     with pytest.raises(PatientOverlap, match="1 patients"):
@@ -64,6 +70,9 @@ def test_one_patient_on_two_sides_is_refused(tmp_path):
         (b"file,label\n1.png,a\n", "columns path and label"),
         (b"path,label\nmissing.png,a\n", "line 2.*missing.png"),
         (b"path,label,split\n1.png,a,dev\n", "line 2.*'dev' is unknown"),
+        (b"path,label\n1.png,a\n1.png\n", "line 3: path or label is empty"),
+        (b"path,label\n1.png,\xe4\n", "not readable as CSV in UTF-8"),
+        (b"path;label\n1.png;a\n", "separated by commas"),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_the_line(tmp_path, manifest, said):

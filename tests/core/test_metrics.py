@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medfusion import metrics
 
@@ -25,6 +26,42 @@ def test_auroc_of_three_classes_is_the_plain_mean_over_classes():
 
 def test_auroc_says_nothing_when_a_class_is_absent():
     assert math.isnan(metrics.auroc(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([1, 1])))
+
+
+def test_a_tie_counts_half_in_auroc():
+    probabilities = np.array([[0.5, 0.5], [0.7, 0.3], [0.5, 0.5]])
+    assert metrics.auroc(probabilities, np.array([0, 0, 1])) == pytest.approx((1 + 0.5) / 2)
+
+
+def test_average_precision_is_the_precision_at_each_case_of_the_class():
+    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.4, 0.6]])
+    labels = np.array([0, 1, 0, 1])  # by probability: hit, miss, hit, miss: precision 1/1 and 2/3
+    assert metrics.average_precision(probabilities, labels, 1) == pytest.approx((1 + 2 / 3) / 2)
+
+
+def test_a_tie_is_one_step_of_average_precision_whatever_the_order_of_the_cases():
+    probabilities = np.array([[0.5, 0.5]] * 4)
+    for labels in (np.array([1, 0, 0, 0]), np.array([0, 0, 0, 1])):
+        assert metrics.average_precision(probabilities, labels, 1) == pytest.approx(1 / 4)
+
+
+def test_ranking_agrees_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1, 2], [20, 30, 50])
+    probabilities = np.round(rng.dirichlet(np.ones(3), 100), 1)  # many ties
+    for k in range(3):
+        truth, chance = labels == k, probabilities[:, k]
+        assert metrics.auroc_of_class(probabilities, labels, k) == pytest.approx(roc_auc_score(truth, chance))
+        assert metrics.average_precision(probabilities, labels, k) == pytest.approx(
+            average_precision_score(truth, chance)
+        )
+
+
+def test_ranking_says_nothing_of_a_class_that_is_absent():
+    probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 0])
+    assert math.isnan(metrics.auroc_of_class(probabilities, labels, 1))
+    assert math.isnan(metrics.auroc_of_class(probabilities, labels, 0))
+    assert math.isnan(metrics.average_precision(probabilities, labels, 1))
 
 
 def test_calibration_error_is_the_gap_weighted_by_the_share_of_cases():
