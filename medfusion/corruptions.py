@@ -139,7 +139,6 @@ def robustness(
     changes = [(name, severity) for name in CORRUPTIONS for severity in severities]
     clean: list[np.ndarray] = []
     changed: dict[tuple[str, int], list[np.ndarray]] = {change: [] for change in changes}
-    model.backend.get()
     pictures = enumerate(read_pictures(data, model.card.input))
     while batch := list(islice(pictures, BATCH)):
         clean.append(inference.score(model, np.stack([picture for _, picture in batch])))

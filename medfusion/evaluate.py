@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,38 @@ class Measurement:
     labels: np.ndarray  # (n,)
     answers: np.ndarray  # (n,) at the operating point
     figures: dict[str, object]
+
+    @property
+    def absent(self) -> tuple[str, ...]:
+        """Classes without any case: figures that need every class are not defined."""
+        return tuple(name for k, name in enumerate(self.card.classes) if not (self.labels == k).any())
+
+    @cached_property
+    def draws(self) -> list[np.ndarray]:
+        """Bootstrap samples, of whole patients, as in the figures."""
+        return metrics.resamples([case.patient_id for case in self.data.cases])
+
+    def interval(self, metric: metrics.Metric) -> metrics.Estimate:
+        return metrics.interval(metric, self.probabilities, self.labels, self.answers, self.draws)
+
+    @cached_property
+    def ranking(self) -> dict[int, tuple[metrics.Estimate, metrics.Estimate]]:
+        """AUROC and average precision of each class, by its index, against the rest."""
+        return {k: (self.interval(auroc_of(k)), self.interval(precision_of(k))) for k in range(len(self.card.classes))}
+
+    def only(self, chosen: np.ndarray) -> Measurement:
+        """Some of the cases, chosen (n,) bool, without figures."""
+        cases = tuple(case for case, kept in zip(self.data.cases, chosen, strict=True) if kept)
+        rows = (self.probabilities[chosen], self.labels[chosen], self.answers[chosen])
+        return Measurement(self.card, replace(self.data, cases=cases), *rows, {})
+
+
+def auroc_of(k: int) -> metrics.Metric:
+    return lambda p, y, a: metrics.auroc_of_class(p, y, k)
+
+
+def precision_of(k: int) -> metrics.Metric:
+    return lambda p, y, a: metrics.average_precision(p, y, k)
 
 
 def evaluate(model: Model, source: Path, split: str = "test", progress: Progress | None = None) -> dict[str, object]:
@@ -76,7 +109,6 @@ def measure(model: Model, data: LabelledSet, progress: Progress | None = None) -
 
 def score_all(model: Model, data: LabelledSet, progress: Progress | None = None) -> np.ndarray:
     """Calibrated probabilities (n, K), case by case in the set's order, in batches."""
-    model.backend.get()
     rows: list[np.ndarray] = []
     batch: list[np.ndarray] = []
     for index, picture in enumerate(read_pictures(data, model.card.input), start=1):

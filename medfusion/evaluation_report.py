@@ -1,55 +1,70 @@
 """An evaluation as a self-contained HTML page, with its figures as SVG and its tables as CSV, ready for a paper.
 
-The page holds no pictures of patients and needs no network.
+The page needs no network, and holds pictures of patients only when asked to.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import html
 import io
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 from medfusion import metrics
 from medfusion.evaluate import Measurement
+from medfusion.evaluation_figures import INK, PAINTERS, confused, draw, looked_for, spoken
+from medfusion.labelled import read_pictures
+from medfusion.metrics import Estimate
 
 SMALLEST_SUBGROUP = 20
+MANY = 12  # values of a column, from which on they are put together
 WORST = 20
-BINS = 10  # of the reliability diagram
-INK = "#010203"  # a colour of our own, which the page replaces by that of its text
-COLOURS = ("#2f86bd", "#d9822b", "#4c9f70", "#9a6fb0", "#b5544f", "#7d7d7d")  # told apart by the colour-blind
+THUMBNAIL_PX = 96
 TEMPLATE = Path(__file__).with_name("evaluation_report.html")
+WORSE = '<h2 id="h-robustness">AUROC lost when pictures are worse</h2>'
+TITLES = {"jpeg": "JPEG", "auroc": "AUROC", "ece": "Calibration error", "brier": "Brier score"}
 
-Table = list[list[str]]  # the first row is the head
+Cell = str | int | float | Estimate
 
 
-def write(folder: Path, measured: Measurement, origin: Mapping[str, str]) -> Path:
-    """Write report.html, figures/*.svg and tables/*.csv. origin: model, version, data and split. Returns the page."""
+@dataclass(frozen=True)
+class Table:
+    head: tuple[str, ...]
+    rows: Sequence[tuple[Cell, ...]]
+
+
+def write(folder: Path, measured: Measurement, origin: Mapping[str, str], thumbnails: bool = False) -> Path:
+    """Write report.html, figures/*.svg and tables/*.csv. Returns the page.
+
+    origin: model, version, data and split. thumbnails: whether the page shows the pictures of the worst errors.
+    """
+    worst = worst_errors(measured)
     figures = {name: draw(painter, measured) for name, (_, painter) in PAINTERS.items()}
     tables = {
         "figures": figure_table(measured.figures),
         "classes": class_table(measured),
         "confusion": confusion_table(measured),
         "subgroups": subgroup_table(measured),
-        "worst": worst_table(measured),
+        "worst": worst_table(measured, worst),
     }
+    if "robustness" in measured.figures:
+        tables["robustness"] = robustness_table(measured.figures["robustness"])
     for name, drawn in figures.items():
         put(folder / "figures" / f"{name}.svg", drawn.replace(INK, "#000000"))
     for name, table in tables.items():
         put(folder / "tables" / f"{name}.csv", as_csv(table))
     page = folder / "report.html"
-    put(page, as_html(measured, origin, figures, tables))
+    put(page, as_html(measured, origin, figures, tables, list(small_pictures(measured, worst)) if thumbnails else []))
     return page
 
 
@@ -58,222 +73,242 @@ def put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def spoken(name: str) -> str:
-    return name.replace("_", " ")
-
-
-# Figures
-
-
-def looked_for(measured: Measurement) -> list[int]:
-    """The classes that curves are drawn of: the second of two, else each against the rest; those that occur."""
-    classes = range(len(measured.card.classes))
-    chosen = [1] if measured.card.task == "binary" else list(classes)
-    return [k for k in chosen if 0 < (measured.labels == k).sum() < len(measured.labels)]
-
-
-def curves(
-    axes: Axes, measured: Measurement, points: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, ...]]
-) -> None:
-    """One line for each class looked for. points: of truth and probability, to x and y."""
-    for k in looked_for(measured):
-        x, y = points(measured.labels == k, measured.probabilities[:, k])
-        axes.plot(x, y, color=COLOURS[k % len(COLOURS)], label=spoken(measured.card.classes[k]))
-
-
-def roc(axes: Axes, measured: Measurement) -> None:
-    curves(axes, measured, lambda truth, p: roc_curve(truth, p)[:2])
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
-    axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-
-
-def precision_recall(axes: Axes, measured: Measurement) -> None:
-    curves(axes, measured, lambda truth, p: precision_recall_curve(truth, p)[1::-1])
-    axes.set(xlabel="Sensitivity (recall)", ylabel="PPV (precision)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-
-
-def reliability(axes: Axes, measured: Measurement) -> None:
-    """Share answered rightly against the probability stated, of the most probable class (Guo et al. 2017, figure 1)."""
-    stated = measured.probabilities.max(axis=1)
-    right = measured.probabilities.argmax(axis=1) == measured.labels
-    bins = np.minimum((stated * BINS).astype(int), BINS - 1)
-    filled = [b for b in range(BINS) if (bins == b).any()]
-    x = [stated[bins == b].mean() for b in filled]
-    y = [right[bins == b].mean() for b in filled]
-    sizes = [10 + 160 * (bins == b).mean() for b in filled]
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
-    axes.plot(x, y, color=COLOURS[0], linewidth=1)
-    axes.scatter(x, y, s=sizes, color=COLOURS[0])
-    axes.set(xlabel="Probability stated", ylabel="Share right", xlim=(0, 1.03), ylim=(0, 1.03))
-
-
-def decision(axes: Axes, measured: Measurement) -> None:
-    """Net benefit of acting on the model, on all and on none (Vickers & Elkin 2006)."""
-    thresholds = np.linspace(0.01, 0.99, 99)
-    odds = thresholds / (1 - thresholds)
-    top = 0.0
-    for k in looked_for(measured):
-        truth, p = measured.labels == k, measured.probabilities[:, k]
-        flagged = p[:, None] >= thresholds
-        benefit = (flagged & truth[:, None]).mean(0) - odds * (flagged & ~truth[:, None]).mean(0)
-        colour = COLOURS[k % len(COLOURS)]
-        axes.plot(thresholds, benefit, color=colour, label=spoken(measured.card.classes[k]))
-        axes.plot(thresholds, truth.mean() - odds * (1 - truth.mean()), color=colour, linewidth=0.7, linestyle="--")
-        top = max(top, truth.mean())
-    axes.axhline(0, color=INK, linewidth=0.6)
-    axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.1, 1.1 * top + 0.02))
-
-
-PAINTERS: Mapping[str, tuple[str, Callable[[Axes, Measurement], None]]] = {
-    "roc": ("ROC: sensitivity against false alarms, each class against the rest", roc),
-    "precision-recall": ("Precision and recall: how many of those flagged are right", precision_recall),
-    "reliability": (
-        "Reliability: on the dotted line stated and observed agree; larger dots, more cases",
-        reliability,
-    ),
-    "decision": ("Decision curve: net benefit of acting on the model; dashed: on everyone; zero: on nobody", decision),
-}
-
-
-def draw(painter: Callable[[Axes, Measurement], None], measured: Measurement) -> str:
-    """A figure of 9 × 8 cm as SVG text, its letters as text."""
-    figure = Figure(figsize=(3.55, 3.15), layout="constrained")
-    FigureCanvasSVG(figure)
-    axes = figure.add_subplot()
-    painter(axes, measured)
-    axes.spines[["top", "right"]].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
-    axes.tick_params(color=INK)
-    for words in (axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()):
-        words.set_color(INK)
-    if len(axes.get_legend_handles_labels()[0]) > 1:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=8)
-    stored = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "medfusion", "font.family": "sans-serif"}):
-        figure.savefig(stored, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return stored.getvalue()
-
-
 # Tables
 
 
-def estimate(figure: Mapping[str, float]) -> list[str]:
-    return [f"{figure[key]:.3f}" if np.isfinite(figure[key]) else "not defined" for key in ("value", "low", "high")]
+def titled(name: str) -> str:
+    return TITLES.get(name, spoken(name).capitalize())
 
 
 def figure_table(figures: Mapping[str, Any]) -> Table:
     names = ("accuracy", "balanced_accuracy", "auroc", "ece", "brier")
-    titles = {"auroc": "AUROC", "ece": "Calibration error", "brier": "Brier score"}
-    rows = [[titles.get(name, spoken(name).capitalize()), *estimate(figures[name])] for name in names]
-    return [["Figure", "Value", "95 % from", "to"], *rows]
+    rows = [(titled(name), Estimate(**figures[name])) for name in names]
+    return Table(("Figure", "Value"), rows)
 
 
 def class_table(measured: Measurement) -> Table:
     per_class: Any = measured.figures["per_class"]
     rows = [
-        [spoken(name), str(row["n"]), *estimate(row["sensitivity"]), *estimate(row["specificity"])]
-        for name, row in per_class.items()
+        (spoken(name), row["n"], Estimate(**row["sensitivity"]), Estimate(**row["specificity"]), *measured.ranking[k])
+        for k, (name, row) in enumerate(per_class.items())
     ]
-    return [["Class", "n", "Sensitivity", "from", "to", "Specificity", "from", "to"], *rows]
+    return Table(("Class", "Pictures", "Sensitivity", "Specificity", "AUROC", "Average precision"), rows)
 
 
 def confusion_table(measured: Measurement) -> Table:
     names = [spoken(name) for name in measured.card.classes]
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (measured.labels, measured.answers), 1)
-    rows = [[name, *map(str, row)] for name, row in zip(names, counts.tolist(), strict=True)]
-    return [["True class, answered:", *names], *rows]
+    counts = confused(measured).tolist()
+    return Table(("True class, answered:", *names), [(name, *row) for name, row in zip(names, counts, strict=True)])
 
 
 def subgroup_table(measured: Measurement) -> Table:
-    """Accuracy and AUROC by each value of each further column of the manifest."""
-    rows: Table = []
-    cases = measured.data.cases
-    for column in sorted({name for case in cases for name, _ in case.more}):
-        values = np.array([dict(case.more).get(column, "") for case in cases])
-        for value in np.unique(values):
-            chosen = values == value
-            rows.append([column, value or "(empty)", str(chosen.sum()), *subgroup(measured, chosen)])
-    return [["Column", "Value", "n", "Accuracy", "AUROC"], *rows]
+    """Accuracy and AUROC by the values of each further column of the manifest."""
+    further = [dict(case.more) for case in measured.data.cases]
+    rows: list[tuple[Cell, ...]] = []
+    for column in sorted({name for row in further for name in row}):
+        values = np.array([row.get(column, "").strip() for row in further])
+        rows += [(column, *row) for row in subgroups(measured, values)]
+    return Table(("Column", "Value", "Pictures", "Accuracy", "AUROC"), rows)
 
 
-def subgroup(measured: Measurement, chosen: np.ndarray) -> list[str]:
-    if chosen.sum() < SMALLEST_SUBGROUP:
-        return ["too few", "too few"]
-    accuracy = (measured.answers[chosen] == measured.labels[chosen]).mean()
-    auroc = metrics.auroc(measured.probabilities[chosen], measured.labels[chosen])
-    return [f"{accuracy:.3f}", f"{auroc:.3f}" if np.isfinite(auroc) else "a class is absent"]
+def subgroups(measured: Measurement, values: np.ndarray) -> Iterator[tuple[Cell, ...]]:
+    """A row for each value. Of many, numbers go by quarters, and rare ones share a row: they could name a patient."""
+    distinct, counts = np.unique(values[values != ""], return_counts=True)
+    many = len(distinct) > MANY
+    numbers = as_numbers(values) if many else None
+    rare = distinct[counts < SMALLEST_SUBGROUP] if many and numbers is None else distinct[:0]
+    groups = [(str(value), values == value) for value in distinct if value not in rare]
+    for name, chosen in groups if numbers is None else quarters(numbers):
+        yield name, int(chosen.sum()), *subgroup(measured.only(chosen))
+    if len(rare):
+        yield f"({len(rare)} rare values)", int(np.isin(values, rare).sum()), "too few each", "too few each"
+    if (values == "").any():
+        yield "(empty)", int((values == "").sum()), *subgroup(measured.only(values == ""))
 
 
-def worst_table(measured: Measurement) -> Table:
-    """Wrong answers, those first that gave the true class the least."""
-    truth = measured.probabilities[np.arange(len(measured.labels)), measured.labels]
+def as_numbers(values: np.ndarray) -> np.ndarray | None:
+    """(n,) float, NaN for what is empty; None when any other value is no number."""
+    try:
+        numbers = np.array([float(value or "nan") for value in values])
+    except ValueError:
+        return None
+    return numbers if np.isfinite(numbers[values != ""]).all() else None
+
+
+def quarters(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    edges = np.unique(np.nanquantile(numbers, (0.25, 0.5, 0.75), method="lower"))
+    yield f"up to {edges[0]:g}", numbers <= edges[0]
+    for low, high in pairwise(edges):
+        yield f"over {low:g}, up to {high:g}", (numbers > low) & (numbers <= high)
+    yield f"over {edges[-1]:g}", numbers > edges[-1]
+
+
+def subgroup(part: Measurement) -> tuple[Cell, Cell]:
+    if len(part.labels) < SMALLEST_SUBGROUP or len(np.unique(part.labels)) < 2:
+        return "too few", "too few"
+    accuracy = part.interval(lambda p, y, a: float((a == y).mean()))
+    auroc = "a class is absent" if part.absent else part.interval(lambda p, y, a: metrics.auroc(p, y))
+    return accuracy, auroc
+
+
+def robustness_table(found: Any) -> Table:
+    """AUROC lost by corruption and severity. found: what corruptions.robustness returns."""
+    severities = next(iter(found["drops"].values()))
+    rows: list[tuple[Cell, ...]] = [(titled(name), *row.values()) for name, row in found["drops"].items()]
+    means = [float(np.mean([row[severity] for row in found["drops"].values()])) for severity in severities]
+    return Table(("Change", *(f"Severity {s}" for s in severities)), [*rows, ("Mean", *means)])
+
+
+def worst_errors(measured: Measurement) -> np.ndarray:
+    """Indices of wrong answers, those first that gave the true class the least."""
     wrong = np.flatnonzero(measured.answers != measured.labels)
+    return wrong[np.argsort(measured.probabilities[wrong, measured.labels[wrong]], kind="stable")][:WORST]
+
+
+def worst_table(measured: Measurement, worst: np.ndarray) -> Table:
     names = [spoken(name) for name in measured.card.classes]
     rows = [
-        [
+        (
             measured.data.cases[i].path,
             names[measured.labels[i]],
             names[measured.answers[i]],
-            f"{measured.probabilities[i, measured.answers[i]]:.3f}",
-            f"{truth[i]:.3f}",
-        ]
-        for i in wrong[np.argsort(truth[wrong], kind="stable")][:WORST]
+            float(measured.probabilities[i, measured.answers[i]]),
+            float(measured.probabilities[i, measured.labels[i]]),
+        )
+        for i in worst.tolist()
     ]
-    return [["Picture", "True class", "Answer", "Its probability", "That of the true class"], *rows]
+    return Table(("Picture", "True class", "Answer", "Its probability", "That of the true class"), rows)
 
 
 def as_csv(table: Table) -> str:
+    """A figure with an interval takes three columns."""
+    wide = [any(isinstance(row[i], Estimate) for row in table.rows) for i in range(len(table.head))]
     stored = io.StringIO()
-    csv.writer(stored).writerows(table)
+    lines = csv.writer(stored)
+    lines.writerow([n for name, w in zip(table.head, wide, strict=True) for n in columns_of(name, w)])
+    for row in table.rows:
+        lines.writerow([text for cell, w in zip(row, wide, strict=True) for text in texts_of(cell, w)])
     return stored.getvalue()
+
+
+def columns_of(name: str, wide: bool) -> list[str]:
+    return [name, f"{name}, 95 % from", f"{name}, 95 % to"] if wide else [name]
+
+
+def texts_of(cell: Cell, wide: bool) -> list[str]:
+    if isinstance(cell, Estimate):
+        return [plain(cell.value), plain(cell.low), plain(cell.high)]
+    return [plain(cell), "", ""] if wide else [plain(cell)]
+
+
+def plain(cell: str | int | float) -> str:
+    if not isinstance(cell, float):
+        return str(cell)
+    return f"{cell:.3f}" if np.isfinite(cell) else "not defined"
 
 
 # The page
 
 
 def as_html(
-    measured: Measurement, origin: Mapping[str, str], figures: Mapping[str, str], tables: Mapping[str, Table]
+    measured: Measurement,
+    origin: Mapping[str, str],
+    figures: Mapping[str, str],
+    tables: Mapping[str, Table],
+    pictures: list[str],
 ) -> str:
     """The template with everything put in. Names from files and manifests are escaped."""
     card = measured.card
-    drawn = "\n".join(
-        f"<figure>{inline(figures[name])}<figcaption>{caption}</figcaption></figure>"
-        for name, (caption, _) in PAINTERS.items()
-    )
-    rates: Any = measured.figures["per_class"]
-    sliders = [
-        {
-            "name": spoken(card.classes[k]),
-            "sensitivity": rates[card.classes[k]]["sensitivity"]["value"],
-            "specificity": rates[card.classes[k]]["specificity"]["value"],
-            "prevalence": float((measured.labels == k).mean()),
-        }
-        for k in looked_for(measured)
-    ]
     parts = {
         "title": f"{card.title}: {origin['data']}, {origin['split']}",
         "facts": f"{card.id} {card.version} · {origin['data']}, {origin['split']} · {len(measured.labels)} pictures",
         "rule": card.operating_point.rule,
+        "smallest": str(SMALLEST_SUBGROUP),
+        "absent": absent_in_words(measured.absent),
+        "pictured": "This page shows pictures of patients: keep it where they may be kept." if pictures else "",
     }
-    raw = {name: as_rows(table) for name, table in tables.items()} | {
-        "drawn": drawn,
-        "sliders": json.dumps(sliders).replace("<", "\\u003c"),
+    raw = {name: as_rows(name, table, pictures if name == "worst" else []) for name, table in tables.items()} | {
+        "worse": f"{WORSE}\n{as_rows('robustness', tables['robustness'], [])}" if "robustness" in tables else "",
+        "drawn": "\n".join(inline(name, figures[name]) for name in PAINTERS),
+        "sliders": json.dumps(sliders(measured)).replace("<", "\\u003c"),
     }
     filled = {name: html.escape(text) for name, text in parts.items()} | raw
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
-def inline(svg: str) -> str:
-    """The drawing alone, in the colours of the page."""
-    return svg[svg.index("<svg") :].replace(INK, "currentColor")
+def absent_in_words(names: tuple[str, ...]) -> str:
+    """A sentence, or nothing when every class occurs."""
+    if not names:
+        return ""
+    return f"No pictures of {', '.join(map(spoken, names))}: figures that need every class, such as AUROC, are missing."
 
 
-def as_rows(table: Sequence[Sequence[str]]) -> str:
-    head, *body = table
-    if not body:
+def sliders(measured: Measurement) -> list[dict[str, object]]:
+    """By class: name, share, and pairs of sensitivity and specificity, first as measured and then as resampled."""
+    return [
+        {
+            "name": spoken(measured.card.classes[k]),
+            "prevalence": float((measured.labels == k).mean()),
+            "rates": [rates(measured, k, d) for d in (np.arange(len(measured.labels)), *measured.draws)],
+        }
+        for k in looked_for(measured)
+    ]
+
+
+def rates(measured: Measurement, k: int, draw: np.ndarray) -> list[float | None]:
+    """Sensitivity and specificity of one bootstrap sample; None where it has no case to tell them."""
+    answers, labels = measured.answers[draw], measured.labels[draw]
+    found = metrics.sensitivity(answers, labels, k), metrics.specificity(answers, labels, k)
+    return [round(rate, 4) if np.isfinite(rate) else None for rate in found]
+
+
+def inline(name: str, svg: str) -> str:
+    """A figure in the colours of the page, described to those who do not see it; its ids are its own."""
+    caption = html.escape(PAINTERS[name][0])
+    drawing = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    drawing = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", drawing)
+    drawing = drawing.replace("<svg", f'<svg role="img" aria-label="{caption}"', 1)
+    return f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>"
+
+
+def as_rows(name: str, table: Table, pictures: list[str]) -> str:
+    """A table that scrolls by itself, named by the heading of its section; pictures: one before each row, or none."""
+    if not table.rows:
         return "<p>None.</p>"
-    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in body)
-    return f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+    numeric = [any(not isinstance(row[i], str) for row in table.rows) for i in range(len(table.head))]
+    top = ('<th scope="col">Looks like</th>' if pictures else "") + "".join(
+        f'<th scope="col"{right(number)}>{html.escape(title)}</th>'
+        for title, number in zip(table.head, numeric, strict=True)
+    )
+    body = []
+    for index, (first, *cells) in enumerate(table.rows):
+        picture = f'<td><img src="{pictures[index]}" alt=""></td>' if pictures else ""
+        rest = "".join(
+            f"<td{right(number)}>{html.escape(shown(cell))}</td>"
+            for cell, number in zip(cells, numeric[1:], strict=True)
+        )
+        body.append(f'<tr>{picture}<th scope="row">{html.escape(shown(first))}</th>{rest}</tr>')
+    return (
+        f'<div class="wide" role="region" tabindex="0" aria-labelledby="h-{name}"><table aria-labelledby="h-{name}">'
+        f"<thead><tr>{top}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def right(number: bool) -> str:
+    return ' class="number"' if number else ""
+
+
+def shown(cell: Cell) -> str:
+    if not isinstance(cell, Estimate):
+        return plain(cell)
+    interval = f" ({cell.low:.3f} to {cell.high:.3f})" if np.isfinite(cell.low) else ""
+    return plain(cell.value) + interval
+
+
+def small_pictures(measured: Measurement, worst: np.ndarray) -> Iterator[str]:
+    """The pictures as data addresses, small."""
+    data = replace(measured.data, cases=tuple(measured.data.cases[i] for i in worst.tolist()))
+    for picture in read_pictures(data, measured.card.input):
+        small = cv2.resize(picture, (THUMBNAIL_PX, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
+        _, stored = cv2.imencode(".jpg", np.ascontiguousarray(small[..., ::-1]))
+        yield "data:image/jpeg;base64," + base64.b64encode(stored.tobytes()).decode()

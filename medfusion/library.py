@@ -43,15 +43,15 @@ class Model:
         object.__setattr__(self, "backend", Backend(self.network, self.card.input, self.device))
 
     @torch.inference_mode()
-    def logits(self, batch: Tensor, fast: bool = False) -> Tensor:
-        """(B, 3, h, w) zero-centred on the model's device to (B, outputs) float32.
+    def logits(self, batch: Tensor, many: bool = False) -> Tensor:
+        """(B, 3, h, w) zero-centred, of the card's size and on the model's device, to (B, outputs) float32.
 
-        fast: half the precision where that is quicker, for many answers of which none is shown.
+        many: for many answers of which none is shown by itself, in half precision where that is quicker.
         """
-        compiled = self.backend.get(bfloat16=True) if fast else self.backend.ready()
+        compiled = self.backend.get(many)
         if compiled:
             return compiled(batch)
-        with torch.autocast(self.device.type, torch.float16, enabled=fast and self.device.type == "cuda"):
+        with torch.autocast(self.device.type, torch.float16, enabled=many and self.device.type == "cuda"):
             return self.network(batch.contiguous(memory_format=torch.channels_last)).float()
 
 

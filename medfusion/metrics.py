@@ -136,7 +136,7 @@ def interval(
     return Estimate(metric(probabilities, labels, answers), float(low), float(high))
 
 
-def resamples(patients: list[str], seed: int) -> list[np.ndarray]:
+def resamples(patients: list[str], seed: int = 0) -> list[np.ndarray]:
     """Index arrays of bootstrap samples that draw whole patients, since pictures of one patient are alike."""
     rng = np.random.default_rng(seed)
     _, owner = np.unique(np.array(patients), return_inverse=True)

@@ -16,7 +16,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from medfusion.errors import ConfigError
 
@@ -130,13 +129,17 @@ class EncoderBlock(nn.Module):
         self.ffn = nn.Sequential(nn.Linear(width, ffn_ratio * width), nn.GELU(), nn.Linear(ffn_ratio * width, width))
         self.scale_attention = nn.Parameter(torch.full((width,), 0.1))
         self.scale_ffn = nn.Parameter(torch.full((width,), 0.1))
-        self.drop_path = StochasticDepth(drop_path, mode="row")
+        self.kept = nn.Dropout(drop_path)
 
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention over (B, N, D)."""
         b, n, d = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+
+    def drop_path(self, branch: Tensor) -> Tensor:
+        """In training, leave this branch (B, N, D) out for some of the pictures (Huang 2016, eq. 2)."""
+        return branch * self.kept(branch.new_ones(len(branch), 1, 1)) if self.training else branch
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.drop_path(self.scale_attention * self.attend(self.norm_attention(tokens)))

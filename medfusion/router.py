@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from sklearn.covariance import LedoitWolf
 
 from medfusion import library
 from medfusion.errors import ModelDamaged
@@ -25,8 +24,6 @@ from medfusion.types import Route
 
 FOUNDATION = "foundation"
 REFERENCE = "reference.safetensors"
-USUAL = 0.95  # share of validation pictures within the usual distance
-MARGIN = 2.0  # a picture is refused beyond this many usual distances: photographs start at three
 CLOSE = 1.5  # two models whose distances differ by less than this factor are both offered
 
 
@@ -42,17 +39,6 @@ class Reference:
     def distance(self, features: np.ndarray) -> np.ndarray:
         """(n, D) features to (n,) distances; at most 1 belongs to the model."""
         return np.square((features - self.mean) @ self.whiten).sum(axis=1) / self.limit
-
-
-def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> Reference:
-    """The reference of one model from foundation features (n, D) of its training and validation pictures."""
-    covariance = LedoitWolf().fit(train).covariance_
-    values, vectors = np.linalg.eigh(covariance)
-    whiten = (vectors / np.sqrt(values)).astype(np.float16).astype(np.float32)
-    mean = train.mean(axis=0).astype(np.float32)
-    plain = Reference(mean, whiten, 1.0, foundation_sha256)
-    usual = float(np.quantile(plain.distance(val), USUAL))
-    return Reference(mean, whiten, MARGIN * usual, foundation_sha256)
 
 
 def save(folder: Path, reference: Reference) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from sklearn.covariance import LedoitWolf
 
 from medfusion import library, router
 from medfusion.errors import ModelNotFound
@@ -16,6 +17,8 @@ from training.datasets import Pictures, decode, pictures_of, with_splits
 
 MOST = 600  # training pictures looked at, each as it is and once varied
 BATCH = 32
+USUAL = 0.95  # share of validation pictures within the usual distance
+MARGIN = 2.0  # a picture is refused beyond this many usual distances: photographs start at three
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +56,18 @@ def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recip
     varied = [augment(picture, RECIPES[recipe], foundation.card.input.height_px, rng) for picture in plain]
     seen = np.concatenate([features(foundation, part) for part in (plain, varied)])
     own = features(foundation, [np.asarray(val.pictures[row]) for row in val.rows])
-    router.save(folder, router.fit(seen, own, foundation.card.weights_sha256))
+    router.save(folder, fit(seen, own, foundation.card.weights_sha256))
+
+
+def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> router.Reference:
+    """The reference of one model from foundation features (n, D) of its training and validation pictures."""
+    covariance = LedoitWolf().fit(train).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    whiten = (vectors / np.sqrt(values)).astype(np.float16).astype(np.float32)
+    mean = train.mean(axis=0).astype(np.float32)
+    plain = router.Reference(mean, whiten, 1.0, foundation_sha256)
+    usual = float(np.quantile(plain.distance(val), USUAL))
+    return router.Reference(mean, whiten, MARGIN * usual, foundation_sha256)
 
 
 def features(foundation: Model, pictures: list[np.ndarray]) -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from medfusion.commands import predict
 from medfusion.corruptions import REFERENCE_SEVERITY, SEVERITIES, robustness
 from medfusion.errors import ConfigError
 from medfusion.evaluate import measure, origin_of, part_of
+from medfusion.evaluation_report import absent_in_words
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,23 +26,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write all figures to this file")
     parser.add_argument("--report", type=Path, metavar="DIR", help="also write report.html, figures and tables there")
     parser.add_argument(
+        "--report-thumbnails", action="store_true", help="show the pictures of the worst errors in the report"
+    )
+    parser.add_argument(
         "--corruptions", action="store_true", help="also measure what noise, blur, crops and so on cost in AUROC"
+    )
+    parser.add_argument(
+        "--severity",
+        type=int,
+        nargs="+",
+        choices=SEVERITIES,
+        metavar="N",
+        help="only these corruptions (default: 1 to 5)",
     )
     parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.severity and not arguments.corruptions:
+        raise ConfigError("--severity says how far --corruptions go. Give --corruptions as well.")
+    if arguments.report_thumbnails and not arguments.report:
+        raise ConfigError("--report-thumbnails is about the report. Give --report DIR as well.")
     model = predict.load(arguments.model, arguments.device)
     bar = show_progress if sys.stderr.isatty() else None
     part = part_of(arguments.data, arguments.split)
     measured = measure(model, part, bar)
     origin = origin_of(model, part, arguments.split)
-    figures = origin | measured.figures
     if arguments.corruptions:
-        figures["robustness"] = robustness(model, part, SEVERITIES)
+        found = robustness(model, part, sorted(set(arguments.severity or SEVERITIES)), progress=bar)
+        measured = replace(measured, figures=measured.figures | {"robustness": found})
+    figures = origin | measured.figures
     if arguments.report:
         try:
-            sys.stdout.write(f"{evaluation_report.write(arguments.report, measured, origin)}\n")
+            page = evaluation_report.write(arguments.report, measured, origin, arguments.report_thumbnails)
+            sys.stdout.write(f"{page}\n")
         except OSError as error:
             raise ConfigError(f"The report cannot be written ({error.strerror}). Choose another folder.") from error
     if arguments.json:
@@ -49,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.json.write_text(json.dumps(in_json(figures), indent=2) + "\n", encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"The figures cannot be written ({error.strerror}). Choose another file.") from error
-    sys.stdout.write("\n".join(in_words(figures)) + "\n")
+    sys.stdout.write("\n".join([*in_words(figures), *filter(None, [absent_in_words(measured.absent)])]) + "\n")
     return 0
 
 
@@ -88,7 +107,10 @@ def drops_in_words(found: Mapping[str, Any]) -> list[str]:
     severities = list(next(iter(drops.values())))
     head = f"{'AUROC lost at severity':<24}" + "".join(f"{severity:>8}" for severity in severities)
     rows = [f"{name:<24}" + "".join(f"{drop:>8.3f}" for drop in row.values()) for name, row in drops.items()]
-    return [head, *rows, f"mean at severity {REFERENCE_SEVERITY}: {found['mean_drop']:.3f}"]
+    if "mean_drop" not in found:
+        return [head, *rows]
+    mean = "not defined: a class is absent" if math.isnan(found["mean_drop"]) else f"{found['mean_drop']:.3f}"
+    return [head, *rows, f"mean at severity {REFERENCE_SEVERITY}: {mean}"]
 
 
 def estimate(figure: dict) -> str:

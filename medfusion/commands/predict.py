@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from medfusion.library import Model
 from medfusion.types import Prediction
 
 AUTO = "auto"
-FEW = 32  # files of one model that are answered sooner than its network is compiled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +49,6 @@ class Answerer:
         self.chosen = None if model_id == AUTO else model_id
         self.device, self.frame = device, frame
         self.models: dict[str, Model] = {}
-        self.answered: Counter[str] = Counter()
         self.router = router.load()
         if self.chosen:
             self.model(self.chosen)  # a wrong id is told before any file is read
@@ -61,9 +58,6 @@ class Answerer:
     def model(self, model_id: str) -> Model:
         if model_id not in self.models:
             self.models[model_id] = load(model_id, self.device)
-        self.answered[model_id] += 1
-        if self.answered[model_id] == FEW:
-            self.models[model_id].backend.get()
         return self.models[model_id]
 
     def answer(self, path: Path) -> dict[str, object]:

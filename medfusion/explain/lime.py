@@ -70,7 +70,7 @@ class TensorLime(LimeImageExplainer):
 
     def answer(self, batch: Tensor) -> np.ndarray:
         """(B, 3, h, w), zero-centred, to the log-odds (B, K) of the calibrated probabilities."""
-        scores = class_logits(self.model.logits(batch, fast=True), self.card.task) / self.card.temperature
+        scores = class_logits(self.model.logits(batch, many=True), self.card.task) / self.card.temperature
         return log_odds(scores, self.card.task).cpu().numpy()
 
 

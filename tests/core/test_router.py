@@ -14,6 +14,7 @@ from medfusion.library import Model
 from medfusion.network import Features, build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Route
 from tests.core.toy_networks import dotted, model_of, scan_of
+from training import reference
 
 
 class MeanColour(nn.Module):
@@ -47,7 +48,7 @@ def known(foundation):
     found = {}
     for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200)), ("navy", (40, 40, 175))):
         train, val = (router.features(foundation, tinted(colour, 200, seed)) for seed in (0, 1))
-        found[name] = router.fit(train, val, "sha")
+        found[name] = reference.fit(train, val, "sha")
     return found
 
 
@@ -74,12 +75,12 @@ def test_between_two_models_the_reader_chooses(foundation, known):
 def test_distance_is_mahalanobis_over_the_limit():
     rng = np.random.default_rng(0)
     train = rng.normal(size=(5000, 2)) * (1, 10) + (3, 4)
-    reference = router.fit(train, train, "sha")
-    at = reference.distance(np.array([[3, 4], [5, 4], [3, 24], [5, 24]]))
+    fitted = reference.fit(train, train, "sha")
+    at = fitted.distance(np.array([[3, 4], [5, 4], [3, 24], [5, 24]]))
     assert at[0] == pytest.approx(0, abs=0.01)
     assert at[1] == pytest.approx(at[2], rel=0.1)  # two standard deviations either way
     assert at[3] == pytest.approx(at[1] + at[2], rel=0.05)
-    assert np.mean(reference.distance(train) <= 1 / router.MARGIN) == pytest.approx(router.USUAL, abs=0.005)
+    assert np.mean(fitted.distance(train) <= 1 / reference.MARGIN) == pytest.approx(reference.USUAL, abs=0.005)
 
 
 def test_a_reference_survives_the_file(tmp_path, known):
