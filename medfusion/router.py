@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save as format_safetensors
 
 from medfusion import library
 from medfusion.errors import ModelDamaged
@@ -45,7 +45,7 @@ def save(folder: Path, reference: Reference) -> None:
     """Write reference.safetensors beside the weights, the matrix in half precision."""
     tensors = {"mean": reference.mean, "whiten": reference.whiten.astype(np.float16)}
     described = {"limit": repr(reference.limit), "foundation_sha256": reference.foundation_sha256}
-    save_file(tensors, folder / REFERENCE, described)
+    (folder / REFERENCE).write_bytes(format_safetensors(tensors, described))
 
 
 def read(folder: Path) -> Reference | None:
