@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> str:
     """Train on all sets at once and write the encoder as a model whose classes are "SET: CLASS"."""
     started = time.perf_counter()
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
-    config = TrainConfig(**given)
+    config = TrainConfig(**(given | {"balance": "sampler"}))  # by draws, below
     if options.draws and len(options.draws) != len(options.data):
         raise ConfigError(f"There are {len(options.data)} sets and {len(options.draws)} draws. Give one for each.")
     spec = InputSpec(config.side_px, config.side_px)
@@ -75,7 +75,8 @@ def run(options: argparse.Namespace) -> str:
         ]
     )
     recipes = tuple(about.augmentation for about in abouts)
-    network = loop.fit(train, val, tuple(classes), "multiclass", config, folder, options.resume, recipes, draws)
+    network, trained = loop.started(config, tuple(classes), "multiclass")
+    network = loop.fit(network, train, val, "multiclass", config, folder, options.resume, recipes, draws, trained)
     scores = loop.scores(network, val, "multiclass")
     temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
     probabilities = to_probabilities(scores, "multiclass", temperature).numpy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import lightning
@@ -33,30 +34,36 @@ from training.augment import RECIPES
 from training.config import TrainConfig
 from training.datasets import Augmented, Order, Pictures
 
+N = TypeVar("N", bound=nn.Module)
 LAST = "last"
 BEST = "best"
-
-
 SHARES = (1.0, 0.75, 0.5, 0.25)  # of training against the start, in a blend; of equals the first
-WITHOUT_HEAD = ("stem", "stages", "deep", "embed", "encoder", "norm")
+CNN = ("stem", "stages", "deep")  # what ImageNet weights set
+BODY = (*CNN, "embed", "encoder", "norm")  # what another model's weights set
 
 
 class Learner(lightning.LightningModule):
     """Trains a network on (picture, label) batches; val_loss is the log loss of the averaged weights."""
 
-    def __init__(self, network: MedFusionNet, task: Task, config: TrainConfig, loss: balance.Loss) -> None:
+    def __init__(
+        self, network: nn.Module, task: Task, config: TrainConfig, loss: balance.Loss, trained: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.network = network
         self.task = task
         self.config = config
         self.loss = loss
+        self.trained = trained
         self.validation: list[tuple[Tensor, Tensor]] = []
         for module in self.frozen():
             module.requires_grad_(False)
 
     def frozen(self) -> list[nn.Module]:
         count = self.config.frozen_stages
-        return [self.network.stem, *list(self.network.stages)[:count]] if count else []
+        if not count:
+            return []
+        assert isinstance(self.network, MedFusionNet)
+        return [self.network.stem, *list(self.network.stages)[:count]]
 
     def train(self, mode: bool = True) -> Learner:
         super().train(mode)
@@ -89,10 +96,9 @@ class Learner(lightning.LightningModule):
         self.log("val_auroc", auroc(scores.softmax(1).numpy(), labels.numpy()), prog_bar=True)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's own union of a dozen types
-        """AdamW, gentler on ImageNet layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
+        """AdamW, gentler on trained layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
         config = self.config
-        parts = {"imagenet": ("stem", "stages", "deep"), "scratch": ()}.get(config.start, WITHOUT_HEAD)
-        pretrained = tuple(f"network.{part}." for part in parts)
+        pretrained = tuple(f"network.{part}." for part in self.trained)
         groups: dict[tuple[float, float], list[Tensor]] = {}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -140,20 +146,22 @@ class Feed(lightning.LightningDataModule):
 
 
 def fit(
+    network: N,
     train: Pictures,
     val: Pictures,
-    classes: tuple[str, ...],
     task: Task,
     config: TrainConfig,
     folder: Path,
     resume: bool = False,
     recipes: tuple[str, ...] = (),
     draws: np.ndarray | None = None,
-) -> MedFusionNet:
-    """Train and return the network with the best validation loss, in evaluation mode on the CPU.
+    trained: tuple[str, ...] = (),
+) -> N:
+    """Train the network and return it with the weights of the best validation loss, in evaluation mode on the CPU.
 
     recipes: the augmentation of each group of pictures; by default the configured one for all.
     draws: (n,) how often each training case is drawn in an epoch, on average; by default once each.
+    trained: the parts that come with trained weights, by name.
     Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError when there is none.
     """
     # A resumed run finds its own checkpoints: that is what they are for.
@@ -165,16 +173,11 @@ def fit(
         raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
-    network = build(config.size, 1 if task == "binary" else len(classes), config.seed)
-    if not resume:
-        begin(network, config.start, classes)
     if draws is None and config.balance == "sampler":
         draws = balance.draws(train.labels, len(train), config.class_weighting)
-    loss = balance.loss_of(
-        config.balance if draws is None else "none", train.labels, len(classes), config.class_weighting,
-        config.label_smoothing,
-    )  # fmt: skip
-    learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss)
+    classes = int(max(train.labels.max(), val.labels.max())) + 1
+    loss = balance.loss_of(config.balance, train.labels, classes, config.class_weighting, config.label_smoothing)
+    learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss, trained)
     best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False)
     every = ModelCheckpoint(checkpoints, LAST, enable_version_counter=False)  # each epoch, over the one before
     trainer = lightning.Trainer(
@@ -202,6 +205,13 @@ def fit(
     prefix = "network."
     network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     return network.cpu().eval()
+
+
+def started(config: TrainConfig, classes: tuple[str, ...], task: Task) -> tuple[MedFusionNet, tuple[str, ...]]:
+    """A network with the weights that it starts from, and the names of its trained parts."""
+    network = build(config.size, 1 if task == "binary" else len(classes), config.seed)
+    begin(network, config.start, classes)
+    return network, {"imagenet": CNN, "scratch": ()}.get(config.start, BODY)
 
 
 def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> None:

@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> str:
     pictures = decode(data, spec, folder / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
 
-    network = loop.fit(train, val, classes, task, config, folder, options.resume)
+    network, trained = loop.started(config, classes, task)
+    network = loop.fit(network, train, val, task, config, folder, options.resume, trained=trained)
     share = loop.blend(network, config.start, classes, val, task) if config.start not in STARTS else 1.0
     scores = loop.scores(network, val, task)
     temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))

@@ -79,9 +79,14 @@ def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tm
     assert "accuracy" in capsys.readouterr().out
 
 
+def fit(train, val, config, folder, resume=False):
+    network, trained = loop.started(config, SIDES, "binary")
+    return loop.fit(network, train, val, "binary", config, folder, resume, trained=trained)
+
+
 def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     train, val = pictures(24, 1), pictures(12, 2)
-    whole = loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "whole").state_dict()
+    whole = fit(train, val, SMALL, tmp_path / "whole").state_dict()
     step = loop.Learner.training_step
 
     def die(self, batch, index):
@@ -91,7 +96,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Learner, "training_step", die)
     with pytest.raises(OSError, match="power cut"):
-        loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "cut")
+        fit(train, val, SMALL, tmp_path / "cut")
     epochs = []
 
     def count(self, batch, index):
@@ -99,7 +104,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(loop.Learner, "training_step", count)
-    resumed = loop.fit(train, val, SIDES, "binary", SMALL, tmp_path / "cut", resume=True).state_dict()
+    resumed = fit(train, val, SMALL, tmp_path / "cut", resume=True).state_dict()
     assert set(epochs) == {2}  # nothing is trained again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     last, last_resumed = (
@@ -113,7 +118,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     train, val = pictures(16, 1), pictures(8, 2)
     config = replace(SMALL, epochs=1, finish_epochs=0)
     first, again, other = (
-        loop.fit(train, val, SIDES, "binary", replace(config, seed=seed), tmp_path / str(run)).head.weight
+        fit(train, val, replace(config, seed=seed), tmp_path / str(run)).head.weight
         for run, seed in enumerate((0, 0, 1))
     )
     assert torch.equal(first, again)
@@ -133,7 +138,7 @@ def test_frozen_stages_keep_their_weights_and_batch_statistics(tmp_path):
 
 def test_resume_without_a_checkpoint_says_what_to_do(tmp_path):
     with pytest.raises(ConfigError, match="without --resume"):
-        loop.fit(pictures(8, 1), pictures(8, 2), SIDES, "binary", SMALL, tmp_path, resume=True)
+        fit(pictures(8, 1), pictures(8, 2), SMALL, tmp_path, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -233,7 +238,7 @@ def test_the_sampler_draws_rare_classes_as_often_at_full_power():
 @pytest.mark.parametrize("name", [name for name in balance.BALANCES if name != "weights"])
 def test_every_balance_trains_and_learns_the_sides(name, tmp_path):
     config = replace(SMALL, balance=name, epochs=1, finish_epochs=0)
-    network = loop.fit(pictures(16, 1), pictures(8, 2), SIDES, "binary", config, tmp_path)
+    network = fit(pictures(16, 1), pictures(8, 2), config, tmp_path)
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 
 
