@@ -21,7 +21,7 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
 FOR_TESTS := $(VENV)/.test-$(call checksum,requirements*.txt)
 
-.PHONY: help app test check bench clean chromium
+.PHONY: help app test check bench bench-models clean chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -43,6 +43,10 @@ check: $(FOR_TESTS)
 
 bench: $(FOR_TESTS)
 	$(PYTHON) -m tests.bench
+
+# DATA: a folder with the zips of all sets. Takes hours; goes on where it was stopped.
+bench-models: $(FOR_TESTS)
+	$(PYTHON) -m tests.bench.models --data $(DATA)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache

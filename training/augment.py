@@ -38,7 +38,7 @@ RECIPES: Mapping[str, Recipe] = {
     "radiograph": Recipe(smallest_crop=0.4, largest_crop=1.2, aspect=1.5, brightness=0.35, contrast=0.4, equalise=0.15),
     "ultrasound": Recipe(rotation_deg=8, brightness=0.3),
     "ct": Recipe(largest_crop=1.1, aspect=1.4),
-    "mri": Recipe(largest_crop=1.1, rotation_deg=15),
+    "mri": Recipe(smallest_crop=0.75, largest_crop=1.1, rotation_deg=15, erase=0.0),  # a small tumour stays in view
     "fundus": Recipe(smallest_crop=0.6, rotation_deg=30, flip_vertical=0.5, saturation=0.2, hue_deg=7, erase=0.0),
     "histology": Recipe(rotation_deg=45, flip_vertical=0.5, saturation=0.3, hue_deg=20),
 }

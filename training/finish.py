@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import medfusion
@@ -50,17 +52,9 @@ def read_about(path: Path | None, fallback_title: str) -> About:
 
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
     """The temperature with the lowest log loss on val (Guo et al. 2017, section 4.2). scores: class logits (n, K)."""
-    log_temperature = torch.zeros(1, requires_grad=True)
-    optimizer = torch.optim.LBFGS([log_temperature], lr=0.1, max_iter=100, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.cross_entropy(scores / log_temperature.exp(), labels)
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    return float(log_temperature.detach().exp())
+    wide, truth = scores.double(), labels.long()
+    found = minimize_scalar(lambda log_t: float(F.cross_entropy(wide / math.exp(log_t), truth)), bounds=(-4, 4))
+    return math.exp(found.x)
 
 
 def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -> OperatingPoint:

@@ -29,7 +29,7 @@ from medfusion.inference import class_logits
 from medfusion.metrics import auroc
 from medfusion.network import SIZES, MedFusionNet, build, load_imagenet
 from medfusion.types import Task
-from training import balance
+from training import balance, finish
 from training.augment import RECIPES
 from training.config import TrainConfig
 from training.datasets import Augmented, Order, Pictures
@@ -43,7 +43,7 @@ BODY = (*CNN, "embed", "encoder", "norm")  # what another model's weights set
 
 
 class Learner(lightning.LightningModule):
-    """Trains a network on (picture, label) batches; val_loss is the log loss of the averaged weights."""
+    """Trains a network on (picture, label) batches; val_loss is the calibrated_loss of the averaged weights."""
 
     def __init__(
         self, network: nn.Module, task: Task, config: TrainConfig, loss: balance.Loss, trained: tuple[str, ...] = ()
@@ -91,7 +91,7 @@ class Learner(lightning.LightningModule):
     def on_validation_epoch_end(self) -> None:
         scores, labels = (torch.cat(parts) for parts in zip(*self.validation, strict=True))
         self.validation.clear()
-        self.log("val_loss", F.cross_entropy(scores, labels), prog_bar=True)
+        self.log("val_loss", calibrated_loss(scores, labels), prog_bar=True)
         self.log("val_accuracy", (scores.argmax(1) == labels).float().mean(), prog_bar=True)
         self.log("val_auroc", auroc(scores.softmax(1).numpy(), labels.numpy()), prog_bar=True)
 
@@ -249,12 +249,17 @@ def blend(network: MedFusionNet, start: str, classes: tuple[str, ...], val: Pict
     def loss_at(share: float) -> float:
         mixed = {name: old.lerp(ends[1][name], share) for name, old in ends[0].items() if old.is_floating_point()}
         network.load_state_dict(mixed, strict=False)
-        return float(F.cross_entropy(scores(network.eval(), val, task), labels))
+        return calibrated_loss(scores(network.eval(), val, task), labels)
 
     losses = {share: loss_at(share) for share in SHARES}
     best = min(SHARES, key=losses.__getitem__)
     loss_at(best)
     return best
+
+
+def calibrated_loss(scores: Tensor, labels: Tensor) -> float:
+    """Log loss at the temperature that suits best: one is fitted in the end, so only what it cannot mend counts."""
+    return float(F.cross_entropy(scores / finish.fit_temperature(scores, labels), labels))
 
 
 def known_rows(known: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:
