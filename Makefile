@@ -5,6 +5,7 @@
 #   make test             environment, dependencies, linters, all tests
 #   make check            linters and types only
 #   make bench            speed, as ratios in one run
+#   make bench-models DATA=FOLDER   networks, starts and remedies for imbalance compared: hours
 #   make clean            remove the environment and caches
 #
 # Without an NVIDIA card, a far smaller PyTorch: make app TORCH_INDEX=https://download.pytorch.org/whl/cpu

@@ -1,8 +1,6 @@
 """Training end to end on a small generated set, and each of its promises."""
 
-import io
 import json
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from medfusion import library
 from medfusion.__main__ import main as medfusion_command
 from medfusion.errors import ConfigError, DataError
 from medfusion.labelled import Case, LabelledSet
 from medfusion.types import InputSpec
+from tests.train.sides import pictures
 from training import augment, balance, finish, loop, memory
 from training.__main__ import main as training_command
 from training.config import TrainConfig
-from training.datasets import Augmented, Draw, Order, Pictures, with_splits
+from training.datasets import Augmented, Draw, Order, with_splits
 
 SMALL = TrainConfig(
     start="scratch", frozen_stages=0, epochs=3, finish_epochs=1, train_px=32, side_px=64, batch_size=8, workers=0,
@@ -29,29 +27,6 @@ SMALL = TrainConfig(
 
 
 SIDES = ("right", "left")
-
-
-def pictures(count: int, seed: int) -> Pictures:
-    """Bright left half is class 1, bright right half class 0."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    frames = rng.integers(0, 60, (count, 64, 64, 3), dtype=np.uint8)
-    for frame, label in zip(frames, labels, strict=True):
-        frame[:, slice(0, 32) if label else slice(32, 64)] += 150
-    everything = np.arange(count)
-    return Pictures(frames, everything, labels.astype(np.int64), InputSpec(64, 64), np.zeros(count, dtype=int))
-
-
-@pytest.fixture
-def labelled_zip(tmp_path) -> Path:
-    path = tmp_path / "sides.zip"
-    data = pictures(84, seed=1)
-    with zipfile.ZipFile(path, "w") as archive:
-        for index, (frame, label) in enumerate(zip(data.pictures, data.labels, strict=True)):
-            out = io.BytesIO()
-            Image.fromarray(frame).save(out, "PNG")
-            archive.writestr(f"{'left' if label else 'right'}/{index}.png", out.getvalue())
-    return path
 
 
 def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tmp_path, capsys):
