@@ -9,13 +9,14 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 
 from medfusion import library, router
+from medfusion.corruptions import CORRUPTIONS, corrupt
 from medfusion.errors import ModelNotFound
 from medfusion.labelled import read_labelled
 from medfusion.library import Model
 from training.augment import RECIPES, augment
 from training.datasets import Pictures, decode, pictures_of, with_splits
 
-MOST = 600  # training pictures looked at, each as it is and once varied
+MOST = 600  # training pictures looked at, each in three ways
 BATCH = 32
 USUAL = 0.95  # share of validation pictures within the usual distance
 MARGIN = 2.0  # a picture is refused beyond this many usual distances: photographs start at three
@@ -49,12 +50,19 @@ def write_if_possible(folder: Path, train: Pictures, val: Pictures, recipe: str)
 
 
 def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recipe: str) -> None:
-    """Fit and save. Half of the training pictures are varied as in training, so that other sites' are not refused."""
+    """Fit and save. Training pictures are seen as they are, varied as in training and made worse as elsewhere.
+
+    So pictures of other sites, or with text burned in, are not refused for what does not hide them.
+    """
     rng = np.random.default_rng(0)
     chosen = rng.choice(train.rows, min(MOST, len(train.rows)), replace=False)
     plain = [np.asarray(train.pictures[row]) for row in chosen]
     varied = [augment(picture, RECIPES[recipe], foundation.card.input.height_px, rng) for picture in plain]
-    seen = np.concatenate([features(foundation, part) for part in (plain, varied)])
+    worse = [
+        corrupt(picture, list(CORRUPTIONS)[rng.integers(len(CORRUPTIONS))], int(rng.integers(1, 6)), row, 0)
+        for picture, row in zip(plain, chosen, strict=True)
+    ]
+    seen = np.concatenate([features(foundation, part) for part in (plain, varied, worse)])
     own = features(foundation, [np.asarray(val.pictures[row]) for row in val.rows])
     router.save(folder, fit(seen, own, foundation.card.weights_sha256))
 
