@@ -4,10 +4,13 @@ import streamlit as st
 
 st.set_page_config(page_title="MedFusionNet", page_icon="pages/ui/icon.svg", layout="wide")
 
-st.navigation(
+page = st.navigation(
     [
         st.Page("pages/analyse.py", title="Analyse", icon=":material/search_insights:", default=True),
         st.Page("pages/model_library.py", title="Model library", icon=":material/library_books:"),
     ],
     position="top",
-).run()
+)
+with st.spinner("Starting…"):  # the first visit loads PyTorch
+    import pages.ui.components  # noqa: F401
+page.run()

@@ -29,6 +29,7 @@ class Recipe:
     saturation: float = 0.0
     hue_deg: float = 0.0
     erase: float = 0.1  # probability of one hidden rectangle
+    field: float = 0.0  # probability of a narrower round field of view, as of another camera
     equalise: float = 0.0  # probability of an equalised histogram, as some viewers store pictures
     degrade: float = 0.3  # probability each of gamma, blur, sharpening, noise and JPEG
 
@@ -39,13 +40,25 @@ RECIPES: Mapping[str, Recipe] = {
     "ultrasound": Recipe(rotation_deg=8, brightness=0.3),
     "ct": Recipe(largest_crop=1.1, aspect=1.4),
     "mri": Recipe(smallest_crop=0.75, largest_crop=1.1, rotation_deg=15, erase=0.0),  # a small tumour stays in view
-    "fundus": Recipe(smallest_crop=0.6, rotation_deg=30, flip_vertical=0.5, saturation=0.2, hue_deg=7, erase=0.0),
+    "fundus": Recipe(
+        smallest_crop=0.6,
+        largest_crop=1.3,
+        aspect=1.4,
+        rotation_deg=30,
+        flip_vertical=0.5,
+        saturation=0.3,
+        hue_deg=10,
+        field=0.5,
+        erase=0.0,
+    ),
     "histology": Recipe(rotation_deg=45, flip_vertical=0.5, saturation=0.3, hue_deg=20),
 }
 
 
 def augment(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Generator) -> np.ndarray:
     """A random variant (side_px, side_px, 3) of an (h, w, 3) uint8 picture, the same for the same generator state."""
+    if rng.random() < recipe.field:
+        picture = narrow(picture, rng)
     picture = _warp(picture, recipe, side_px, rng)
     if rng.random() < recipe.equalise:
         picture = np.dstack([cv2.equalizeHist(np.ascontiguousarray(picture[..., i])) for i in range(3)])
@@ -58,6 +71,14 @@ def augment(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Ge
         top, left = int(rng.integers(side_px - height)), int(rng.integers(side_px - width))
         picture[top : top + height, left : left + width] = 0
     return picture
+
+
+def narrow(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Black out all but an ellipse about the middle, 76 to 124 % of the picture wide and high."""
+    height, width = picture.shape[:2]
+    radii = (rng.uniform(0.38, 0.62, 2) * (width, height)).round().astype(int).tolist()
+    seen = cv2.ellipse(np.zeros((height, width), np.uint8), (width // 2, height // 2), radii, 0, 0, 360, 255, -1)
+    return cv2.bitwise_and(picture, picture, mask=seen)
 
 
 def gamma(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -168,9 +168,7 @@ def choose_model(case: Case, scan: Scan, frame: int, by_id: dict[str, ModelCard]
         persist_state="session",
     )
     if chosen is None:
-        words = (
-            f"{plain(name_titles(route.reason, by_id))} So no answer is given. Choose a model above if you know better."
-        )
+        words = f"{plain(name_titles(route.reason, by_id))} No answer is given unless you choose a model above."
         st.info(words, icon=":material/help:")
     elif chosen == route.model_id:
         st.caption(plain(name_titles(route.reason, by_id)))
