@@ -187,12 +187,13 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
     answer, bars = st.columns([1, 1.2], gap="medium")
     with answer.container(gap="xsmall"):
         st.caption("Answer at the operating point")
-        st.subheader(
-            ", ".join(plain(spoken(name)) for name in prediction.answers) or "None of the classes", anchor=False
-        )
+        named = ", ".join(plain(spoken(name)) for name in prediction.answers) or "None of the classes"
+        plausible = prediction.plausible
+        abstains = plausible is not None and len(plausible) != 1
+        st.subheader("The model abstains" if abstains else named, anchor=False)
+        if plausible is not None:
+            st.markdown(plausible_words(plausible, named))
         st.caption(operating_point_words(prediction, card))
-        if prediction.plausible is not None:
-            st.markdown(plausible_words(prediction.plausible))
     with bars.container(gap="xsmall"):
         st.caption("Calibrated probabilities")
         words = "; ".join(
@@ -201,13 +202,13 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
         st.plotly_chart(probability_bars(prediction), key="bars", config={"staticPlot": True}, theme=None, alt=words)
 
 
-def plausible_words(plausible: tuple[str, ...]) -> str:
-    """What the conformal set says, in words; anything but one class is an abstention."""
+def plausible_words(plausible: tuple[str, ...], named: str) -> str:
+    """What the conformal set says, in words; anything but one class is an abstention. named: the answer without it."""
     names = " or ".join(plain(spoken(name)) for name in plausible)
     if len(plausible) == 1:
         return f":material/check: At 90 % coverage only {names} remains."
-    why = f"at 90 % coverage it cannot tell {names}" if plausible else "few pictures of any class looked like this one"
-    return f":material/help: **The model abstains:** {why}."
+    why = f"At 90 % coverage it cannot tell {names}" if plausible else "Few pictures of any class looked like this one"
+    return f":material/help: {why}. Without abstaining: **{named}**."
 
 
 def show_model(card: ModelCard) -> None:
