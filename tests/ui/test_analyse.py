@@ -149,7 +149,7 @@ def test_a_model_made_for_something_else_is_warned_about(page: AppTest) -> None:
 
 def test_where_no_model_suits_none_answers_until_one_is_chosen(page: AppTest) -> None:
     open_sample(page, "histology")
-    assert "no answer is given" in texts(page)
+    assert "No answer is given" in texts(page)
     assert not page.subheader
     assert page.get_by_key("evidence")  # the scan itself is in view
     page.selectbox(key="model-1").select("retina").run()
