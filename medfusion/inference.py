@@ -31,6 +31,21 @@ def to_probabilities(scores: Tensor, task: Task, temperature: float = 1.0) -> Te
     return scaled.sigmoid() if task == "multilabel" else scaled.softmax(dim=1)
 
 
+def log_odds(scores: Tensor, task: Task) -> Tensor:
+    """log(p / (1 - p)) of the probabilities of class logits (B, K), without passing through a rounded p."""
+    if task == "multilabel":
+        return scores
+    itself = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
+    others = scores[:, None, :].masked_fill(itself, -torch.inf).logsumexp(2)
+    return scores - others
+
+
+def class_log_odds(model: Model, batch: Tensor) -> Tensor:
+    """Log-odds (B, K) of the calibrated probabilities of many (B, 3, h, w), zero-centred; none is shown by itself."""
+    scores = class_logits(model.logits(batch, many=True), model.card.task) / model.card.temperature
+    return log_odds(scores, model.card.task)
+
+
 def answer_indices(probabilities: np.ndarray, point: OperatingPoint, task: Task) -> tuple[int, ...]:
     """Which classes are answered for one case. probabilities: (K,)."""
     thresholds = np.asarray(point.thresholds)

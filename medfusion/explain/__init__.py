@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 
 from medfusion.errors import ExplanationError
-from medfusion.explain import gradcam, lime
+from medfusion.explain import cam, integrated, lime, occlusion
 from medfusion.explain.contract import Explainer, Progress
 from medfusion.explain.heatmap import positive_part, signed_part, to_scan_grid
 from medfusion.explain.words import describe
@@ -22,9 +22,8 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam": Explainer(
         "Grad-CAM",
         "Regions whose features push the score of the class up, seen from inside the network; coarse.",
-        gradcam.attribute,
-        gradcam.GradCamSettings,
-        draws_random_numbers=False,
+        cam.gradcam,
+        cam.CamSettings,
     ),
     "lime": Explainer(
         "LIME",
@@ -32,6 +31,41 @@ EXPLAINERS: dict[str, Explainer] = {
         lime.attribute,
         lime.LimeSettings,
         draws_random_numbers=True,
+        is_slow=True,
+    ),
+    "gradcam++": Explainer(
+        "Grad-CAM++",
+        "Like Grad-CAM, but several places that look alike count alike.",
+        cam.gradcam_plus_plus,
+        cam.CamSettings,
+        tells_against=False,
+    ),
+    "hirescam": Explainer(
+        "HiResCAM",
+        "Like Grad-CAM, but each place counts by its own effect on the score, not by the average.",
+        cam.hirescam,
+        cam.CamSettings,
+    ),
+    "layercam": Explainer(
+        "LayerCAM",
+        "Like HiResCAM, and only what pushes the score up counts.",
+        cam.layercam,
+        cam.CamSettings,
+        tells_against=False,
+    ),
+    "occlusion": Explainer(
+        "Occlusion",
+        "By how much the odds of the class fall when a square of the picture is covered.",
+        occlusion.attribute,
+        occlusion.OcclusionSettings,
+        is_slow=True,
+    ),
+    "integrated_gradients": Explainer(
+        "Integrated gradients",
+        "What each pixel adds to the score on the way from a black picture to this one; fine-grained and noisy.",
+        integrated.attribute,
+        integrated.IntegratedSettings,
+        is_slow=True,
     ),
 }
 

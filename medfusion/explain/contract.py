@@ -38,4 +38,6 @@ class Explainer:
     meaning: str  # for a clinician, in one sentence
     attribute: Method
     settings: type  # a frozen dataclass whose defaults are the method's
-    draws_random_numbers: bool
+    draws_random_numbers: bool = False
+    tells_against: bool = True  # whether negative values of its map speak against the class
+    is_slow: bool = False  # seconds rather than tenths of one on a CPU

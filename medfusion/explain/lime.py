@@ -18,10 +18,9 @@ from torch import Tensor
 from medfusion.errors import ExplanationError
 from medfusion.explain.contract import Attribution, Progress
 from medfusion.explain.heatmap import finite
-from medfusion.inference import class_logits
+from medfusion.inference import class_log_odds
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
-from medfusion.types import Task
 
 NEGLIGIBLE = 0.01  # a superpixel that moves the log-odds by less, which is the odds by 1 %, is no evidence
 NOISE = 3.0  # nor is a map whose largest weight stays within so many standard errors of chance
@@ -70,17 +69,7 @@ class TensorLime(LimeImageExplainer):
 
     def answer(self, batch: Tensor) -> np.ndarray:
         """(B, 3, h, w), zero-centred, to the log-odds (B, K) of the calibrated probabilities."""
-        scores = class_logits(self.model.logits(batch, many=True), self.card.task) / self.card.temperature
-        return log_odds(scores, self.card.task).cpu().numpy()
-
-
-def log_odds(scores: Tensor, task: Task) -> Tensor:
-    """log(p / (1 - p)) of the probabilities of class logits (B, K), without passing through a rounded p."""
-    if task == "multilabel":
-        return scores
-    itself = torch.eye(scores.shape[1], dtype=torch.bool, device=scores.device)
-    others = scores[:, None, :].masked_fill(itself, -torch.inf).logsumexp(2)
-    return scores - others
+        return class_log_odds(self.model, batch).cpu().numpy()
 
 
 def attribute(

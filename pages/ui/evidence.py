@@ -69,7 +69,7 @@ def choose_look(case: Case, scan: Scan, view: View, prediction: Prediction, card
             "Maps",
             list(service.EXPLAINERS),
             selection_mode="multi",
-            default=list(service.EXPLAINERS),
+            default=["gradcam", "lime"],
             format_func=title,
             key="methods",
             persist_state="session",
@@ -170,8 +170,8 @@ def title(method: str) -> str:
 
 
 def is_slow(method: str) -> bool:
-    """Whether a method draws samples, which takes seconds: run last, with progress and a way to stop."""
-    return service.EXPLAINERS[method].draws_random_numbers
+    """Whether a method takes seconds: run last, with progress and a way to stop."""
+    return service.EXPLAINERS[method].is_slow
 
 
 def plain_title(text: str) -> str:

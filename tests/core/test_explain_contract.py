@@ -72,8 +72,9 @@ def test_evidence_against_is_negative_in_the_signed_map_only(method):
     model = model_of(ToyNet([[0.3, -0.3, 0, 0]]), ("no", "yes"), task="binary")
     explanation = quick(model, scan_of(dotted(0, 1)), 1, method)
     upper_left, upper_right = corner(0, 64, 64), corner(1, 64, 64)
-    assert explanation.signed[upper_left].mean() > 0.3
-    assert explanation.signed[upper_right].mean() < -0.3
+    assert explanation.signed[upper_left].mean() > 0.1
+    if EXPLAINERS[method].tells_against:
+        assert explanation.signed[upper_right].mean() < -0.1
     assert explanation.heatmap[upper_right].mean() < 0.05
 
 
@@ -96,7 +97,7 @@ def test_a_class_without_positive_evidence_has_an_all_zero_map_and_says_so(metho
     explanation = quick(model, scan_of(dotted(0)), 1, method)
     assert not explanation.heatmap.any()
     assert not explanation.has_positive_evidence
-    assert explanation.signed.min() == -1
+    assert explanation.signed.min() == (-1 if EXPLAINERS[method].tells_against else 0)
     assert describe(explanation).startswith("No positive evidence for yes")
 
 
@@ -140,7 +141,8 @@ def test_the_map_stays_in_place_where_model_and_scan_have_other_shapes(method):
     assert heatmap.shape == (300, 500)
     assert heatmap[row, column] > 0.9
     rows, columns = np.nonzero(heatmap > 0.9)
-    tolerance = (300 / 8, 500 / 12) if method == "gradcam" else (92, 102)  # a cell; a superpixel of 16 in 64 × 96
+    coarse = {"lime": (92, 102), "occlusion": (150, 167)}  # a superpixel of 16 in 64 × 96; a square of 32 px
+    tolerance = coarse.get(method, (300 / 8, 500 / 12))  # a cell
     assert np.abs(rows - row).max() <= tolerance[0]
     assert np.abs(columns - column).max() <= tolerance[1]
 

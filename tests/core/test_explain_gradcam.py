@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from medfusion import network
 from medfusion.errors import Cancelled, ExplanationError
-from medfusion.explain import explain, gradcam
+from medfusion.explain import cam, explain
+from medfusion.imaging import display
 from medfusion.network import Features
+from medfusion.preprocess import squash, to_batch
 from tests.core.toy_networks import QUADRANTS, ToyNet, dotted, model_of, one_class_a_quadrant, scan_of
 
 
@@ -120,12 +122,12 @@ def test_no_hook_is_ever_put_on_the_shared_network():
 def test_the_package_s_own_hooks_are_released_after_failure(monkeypatch):
     made = []
 
-    class Remembered(gradcam.FromCnnMap):
-        def __init__(self, model):
-            super().__init__(model)
+    class Remembered(cam.FromMap):
+        def __init__(self, model, grid):
+            super().__init__(model, grid)
             made.append(self)
 
-    monkeypatch.setattr(gradcam, "FromCnnMap", Remembered)
+    monkeypatch.setattr(cam, "FromMap", Remembered)
     with pytest.raises(RuntimeError, match="planted") as failure:
         explain(model_of(FailsAfterTheMap([[1, 0, 0, 0]]), ("only",)), scan_of(dotted(0)), 0, "gradcam")
     assert failure.tb is not None  # the frames are still alive: no destructor has done it
@@ -153,12 +155,12 @@ def test_two_sessions_at_once_get_their_own_maps():
 def test_nothing_is_kept_after_a_hundred_explanations(monkeypatch):
     alive: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
-    class Tracked(gradcam.FromCnnMap):
-        def __init__(self, model):
-            super().__init__(model)
+    class Tracked(cam.FromMap):
+        def __init__(self, model, grid):
+            super().__init__(model, grid)
             alive.add(self)
 
-    monkeypatch.setattr(gradcam, "FromCnnMap", Tracked)
+    monkeypatch.setattr(cam, "FromMap", Tracked)
     model, scan = one_class_a_quadrant(), scan_of(dotted(0))
     explain(model, scan, 0, "gradcam")
     before = tensors_alive()
@@ -209,3 +211,36 @@ def test_the_real_network_s_map_is_the_one_that_autograd_gives():
     expected = (weights * cnn_map).sum(1)[0].detach().numpy()
     raw = explain(model, scan_of(picture), 2, "gradcam").raw
     assert raw == pytest.approx(expected, rel=1e-3, abs=1e-4 * float(np.abs(expected).max()))
+
+
+def lively_model():
+    """MedFusionNet itself, its batch norms and head awake."""
+    made = network.build("tiny", 3)
+    with torch.no_grad():
+        made.head.weight *= 30
+    return model_of(made, ("a", "b", "c"), height_px=64, width_px=96)
+
+
+@pytest.mark.parametrize("grid", cam.GRIDS)
+def test_hirescam_s_cells_add_up_to_what_the_score_follows(grid):
+    """Gradient times activation of a linear head is the score itself, less the bias and what passes beside the grid."""
+    model = lively_model()
+    found = explain(model, scan_of(dotted(0, 3)), 1, "hirescam", settings={"grid": grid})
+    assert found.raw.shape == (4, 6)
+    if grid == "tokens":
+        with torch.inference_mode():
+            batch = to_batch(squash(display(scan_of(dotted(0, 3))), model.card.input), model.card.input)
+            fused, _ = model.network.fuse(model.network.extract(batch))
+            through_tokens = (fused[0, :192] * model.network.head.weight[1, :192]).sum().item()
+        assert found.raw.sum() == pytest.approx(through_tokens, rel=1e-3)
+
+
+def test_the_grids_give_different_maps():
+    model, scan = lively_model(), scan_of(dotted(0, 3))
+    maps = [explain(model, scan, 1, "gradcam", settings={"grid": grid}).raw for grid in cam.GRIDS]
+    assert not np.allclose(*maps)
+
+
+def test_an_unknown_grid_names_those_there_are():
+    with pytest.raises(ExplanationError, match="cnn, tokens"):
+        explain(one_class_a_quadrant(), scan_of(dotted(0)), 0, "gradcam", settings={"grid": "stem"})

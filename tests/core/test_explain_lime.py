@@ -12,8 +12,8 @@ from medfusion import network
 from medfusion.errors import Cancelled, ExplanationError
 from medfusion.explain import explain
 from medfusion.explain import lime as subject
-from medfusion.explain.lime import LimeSettings, contiguous, log_odds, standard_error
-from medfusion.inference import score
+from medfusion.explain.lime import LimeSettings, contiguous, standard_error
+from medfusion.inference import log_odds, score
 from medfusion.preprocess import squash
 from tests.core.toy_networks import DOT_PX, ToyNet, corner, dotted, model_of, one_class_a_quadrant, scan_of
 

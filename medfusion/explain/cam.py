@@ -1,0 +1,115 @@
+"""Class activation maps through the grad-cam package, on the CNN map or on the grid of the Transformer's tokens.
+
+Grad-CAM (Selvaraju 2017), Grad-CAM++ (Chattopadhay 2018), HiResCAM (Draelos & Carin 2020) and LayerCAM (Jiang 2021).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import Tensor, nn
+
+from medfusion.errors import ExplanationError
+from medfusion.explain.contract import Attribution, Progress
+from medfusion.inference import class_logits
+from medfusion.library import Model
+from medfusion.preprocess import to_batch
+
+GRIDS = ("cnn", "tokens")
+
+
+@dataclass(frozen=True)
+class CamSettings:
+    grid: str = "cnn"  # the map that tokens are cut from, or "tokens": what the Transformer made of them
+
+    def __post_init__(self) -> None:
+        if self.grid not in GRIDS:
+            raise ExplanationError(f"There is no grid {self.grid!r}. Choose one of: {', '.join(GRIDS)}.")
+
+
+class FromMap(nn.Module):
+    """The network as seen from one of its maps, for one call.
+
+    The package hooks found, which belongs to this object alone: the shared network carries no hook, so sessions do
+    not meet. Gradients start at the map, so frozen networks can be explained.
+    """
+
+    def __init__(self, model: Model, grid: str) -> None:
+        super().__init__()
+        self.network = model.network
+        self.task = model.card.task
+        self.grid = grid
+        self.found = nn.Identity()
+
+    def forward(self, batch: Tensor) -> Tensor:
+        """(B, 3, h, w) to class logits (B, K)."""
+        with torch.no_grad():
+            cnn_map = self.network.extract(batch)
+        if self.grid == "cnn":
+            logits, _ = self.network.classify(self.found(cnn_map.requires_grad_()))
+        else:
+            with torch.no_grad():
+                fused, features = self.network.fuse(cnn_map)
+            grid = self.found(features.token_grid.requires_grad_())
+            logits = self.network.head(torch.cat([grid.mean((2, 3)), fused[:, grid.shape[1] :]], dim=1))
+        return class_logits(logits, self.task)
+
+
+def attribute(
+    kind: type[BaseCAM],
+    model: Model,
+    picture: np.ndarray,
+    target_index: int,
+    settings: CamSettings,
+    progress: Progress,
+) -> Attribution:
+    """The signed map before the papers' ReLU, which the package would stretch to 0..1 whatever the evidence."""
+    progress(0.0)
+    batch = to_batch(picture, model.card.input).to(model.device)
+    seen = FromMap(model, settings.grid)
+    target = ClassifierOutputTarget(target_index)
+    cam = kind(seen, [seen.found])
+    tape = cam.activations_and_grads
+    try:
+        with torch.enable_grad():
+            outputs = tape(batch)
+            target(outputs[0]).backward()
+        activations, gradients = tape.activations[0].numpy(), tape.gradients[0].numpy()
+        raw = cam.get_cam_image(batch, seen.found, [target], activations, gradients, eigen_smooth=False)[0]
+    finally:
+        tape.release()
+    progress(1.0)
+    return Attribution(raw.astype(np.float32), "bilinear")
+
+
+def gradcam(
+    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
+) -> Attribution:
+    """Channel weights are gradients averaged over the map (eq. 1, 2)."""
+    return attribute(GradCAM, model, picture, target_index, settings, progress)
+
+
+def gradcam_plus_plus(
+    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
+) -> Attribution:
+    """Positive gradients only, weighted so that several places of one sign count alike (section 3.2)."""
+    return attribute(GradCAMPlusPlus, model, picture, target_index, settings, progress)
+
+
+def hirescam(
+    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
+) -> Attribution:
+    """Gradient times activation, cell by cell."""
+    return attribute(HiResCAM, model, picture, target_index, settings, progress)
+
+
+def layercam(
+    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
+) -> Attribution:
+    """Positive gradient times activation, cell by cell (eq. 5 to 7)."""
+    return attribute(LayerCAM, model, picture, target_index, settings, progress)
