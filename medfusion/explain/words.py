@@ -20,11 +20,11 @@ def describe(explanation: Explanation) -> str:
     row, column = np.unravel_index(int(shares.argmax()), shares.shape)
     share = float(shares[row, column])
     if share < SPREAD_OUT:
-        return f"The positive evidence for {target} is spread over the picture; no ninth of it holds over {share:.0%}."
+        return f"The positive evidence for {target} is spread over the picture; no ninth of it holds over {100 * share:.0f} %."
     place = "centre" if (row, column) == (1, 1) else f"{ROWS[row]} {COLUMNS[column]}"
     return (
         f"The positive evidence for {target} lies mostly in the {place} of the picture, as you look at it: "
-        f"{share:.0%} of it in that ninth. This is where the model looked, not a finding."
+        f"{100 * share:.0f} % of it in that ninth. This is where the model looked, not a finding."
     )
 
 

@@ -125,7 +125,7 @@ def colour_bar(scale: str, signed: bool, target: str) -> ColourBar:
     colours = pictures.SCALES[scale]
     if signed:
         return ColourBar(colours, f"Speaks against or for {target}", "against", "for", "neither")
-    return ColourBar(colours, f"Support of {target}", "least", "most supportive")
+    return ColourBar(colours, f"Support of {target}", "least", "most")
 
 
 def plot(case: Case, scan: Scan, view: View, panels: list[Panel], alt: str) -> None:

@@ -50,13 +50,13 @@ def test_the_place_is_named_as_the_viewer_sees_it(row, column, place):
 
 def test_the_share_of_that_part_is_given():
     heatmap = 3 * spot(2, 0) / 4 + spot(0, 2) / 4  # 0.75 of it below, on the left
-    assert "lower left of the picture, as you look at it: 75% of it" in describe(explanation(heatmap))
+    assert "lower left of the picture, as you look at it: 75 % of it" in describe(explanation(heatmap))
 
 
 def test_an_even_map_is_spread_over_the_picture():
     sentence = describe(explanation(np.ones((90, 120))))
     assert sentence.startswith("The positive evidence for pneumonia is spread over the picture")
-    assert "11%" in sentence
+    assert "11 %" in sentence
 
 
 def test_an_all_zero_map_says_that_there_is_no_positive_evidence():
