@@ -70,8 +70,8 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
     spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
     threshold = float(np.clip(diseased[spare], 0.01, 0.99))
     rule = (
-        f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased validation cases, "
-        "so that healthy scans acquired elsewhere are not called ill."
+        f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased validation "
+        "cases, so that healthy scans acquired elsewhere are not called ill."
     )
     return OperatingPoint((1 - threshold, threshold), rule)
 

@@ -19,12 +19,13 @@ def describe(explanation: Explanation) -> str:
     shares = ninths(explanation.heatmap)
     row, column = np.unravel_index(int(shares.argmax()), shares.shape)
     share = float(shares[row, column])
+    held = f"{100 * share:.0f} %"
     if share < SPREAD_OUT:
-        return f"The positive evidence for {target} is spread over the picture; no ninth of it holds over {100 * share:.0f} %."
+        return f"The positive evidence for {target} is spread over the picture; no ninth of it holds over {held}."
     place = "centre" if (row, column) == (1, 1) else f"{ROWS[row]} {COLUMNS[column]}"
     return (
         f"The positive evidence for {target} lies mostly in the {place} of the picture, as you look at it: "
-        f"{100 * share:.0f} % of it in that ninth. This is where the model looked, not a finding."
+        f"{held} of it in that ninth. This is where the model looked, not a finding."
     )
 
 
