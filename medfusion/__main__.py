@@ -31,6 +31,7 @@ class Command:
 COMMANDS = {
     "inspect": Command("say what files are and whether they can be read", "medfusion.commands.inspect"),
     "predict": Command("answer scans with a model", "medfusion.commands.predict"),
+    "explain": Command("write the maps of evidence for a scan", "medfusion.commands.explain"),
     "evaluate": Command("measure a model on a labelled set", "medfusion.commands.evaluate"),
 }
 

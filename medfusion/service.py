@@ -10,6 +10,7 @@ from pathlib import Path
 from medfusion import evaluate, evaluation_report, inference, library, router, samples
 from medfusion.explain import EXPLAINERS, describe
 from medfusion.explain import explain as _explain
+from medfusion.explain.agreement import Agreement, agreement
 from medfusion.imaging import display, presets, read_scan
 from medfusion.library import Model
 from medfusion.router import Router
@@ -17,8 +18,10 @@ from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction
 
 __all__ = [
     "EXPLAINERS",
+    "Agreement",
     "Model",
     "Router",
+    "agreement",
     "describe",
     "display",
     "evaluate_labelled",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import streamlit as st
 
@@ -17,6 +18,11 @@ from pages.ui.resources import Job
 from pages.ui.state import Case
 from pages.ui.view import View, shown
 
+AGREEMENT = (
+    "Rank correlation: 1 where both maps put all places in the same order, 0 where they are unrelated. Of the "
+    "strongest tenth, 10 % would be the same by chance. Maps that agree can both be wrong; where they do not agree, "
+    "trust neither alone."
+)
 SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"
 
@@ -49,10 +55,41 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     running = st.container()
     for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
         column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
+    show_agreement([explanation for explanation in made.values() if explanation])
     for method, job in jobs.items():
         if is_slow(method) and made[method] is None:
             with running:
                 run_slowly(job, scan)
+
+
+def show_agreement(made: list[Explanation]) -> None:
+    """How far each two maps agree: in a sentence for one pair, in a table for more."""
+    pairs = [
+        (title(one.method), title(other.method), service.agreement(one, other))
+        for one, other in combinations(made, 2)
+        if one.has_positive_evidence and other.has_positive_evidence
+    ]
+    if len(pairs) == 1:
+        ((one, other, found),) = pairs
+        st.markdown(
+            f"**Agreement.** {one} and {other} agree to a {found.strength} degree: rank correlation "
+            f"{found.rank_correlation:.2f}; {100 * found.top_overlap:.0f} % of the strongest tenth is the same."
+            if found.strength != "no"
+            else f"**Agreement.** {one} and {other} do not agree: rank correlation {found.rank_correlation:.2f}; "
+            f"{100 * found.top_overlap:.0f} % of the strongest tenth is the same."
+        )
+    elif pairs:
+        st.markdown("**Agreement.**")
+        st.dataframe(
+            {
+                "Maps": [f"{one} and {other}" for one, other, _ in pairs],
+                "Rank correlation": [f"{found.rank_correlation:.2f} ({found.strength})" for *_, found in pairs],
+                "Of the strongest tenth, the same": [f"{100 * found.top_overlap:.0f} %" for *_, found in pairs],
+            },
+            hide_index=True,
+        )
+    if pairs:
+        st.caption(AGREEMENT)
 
 
 def show_scan(case: Case, scan: Scan, view: View) -> None:

@@ -144,6 +144,44 @@ def test_mistakes_are_one_sentence_on_stderr(folder, model, capsys, words, sente
     assert shown.out == "" and sentence in shown.err and len(shown.err.splitlines()) == 1
 
 
+def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, capsys):
+    out = tmp_path / "maps"
+    words = ["explain", str(folder / "a.dcm"), "--model", model, "--method", "gradcam,hirescam", "--frame", "2"]
+    assert main([*words, "--target", "normal", "--out", str(out)]) == 0
+    with np.load(out / "gradcam.npz") as stored:
+        assert stored["heatmap"].shape == stored["signed"].shape == (64, 48)
+        assert stored["raw"].shape == (4, 4)
+    told = json.loads((out / "explanation.json").read_text(encoding="utf-8"))
+    assert (told["target"], told["frame"]) == ("normal", 2)
+    assert told["methods"]["hirescam"]["settings"] == {"grid": "cnn"}
+    assert set(told["agreement"]) == {"gradcam,hirescam"}
+    assert len(told["model"]["weights_sha256"]) == 64
+    assert "a.dcm" not in (out / "explanation.json").read_text(encoding="utf-8")  # a name can hold a patient's
+    assert "gradcam.npz" in capsys.readouterr().out
+
+    assert main([*words, "--out", str(tmp_path / "again")]) == 0
+    assert json.loads((tmp_path / "again" / "explanation.json").read_text())["target"] == "ill"  # the answer
+    again = ["--target", "normal", "--out", str(tmp_path / "third")]
+    assert main([*words, *again]) == 0
+    with np.load(out / "gradcam.npz") as first, np.load(tmp_path / "third" / "gradcam.npz") as second:
+        assert np.array_equal(first["raw"], second["raw"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--method", "gradcam,tealeaves"], "There is no method 'tealeaves'"),
+        (["--target", "gout"], "The model has no class 'gout'. Choose one of: normal, ill."),
+        (["--frame", "3"], "This scan has 2 frames"),
+    ],
+)
+def test_mistakes_of_explain_are_told_and_nothing_is_written(folder, model, tmp_path, capsys, words, sentence):
+    out = tmp_path / "maps"
+    assert main(["explain", str(folder / "a.dcm"), "--model", model, "--out", str(out), *words]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_that_this_is_for_research_only(command, capsys):
     with pytest.raises(SystemExit) as stopped:
