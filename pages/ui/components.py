@@ -224,7 +224,7 @@ def operating_point_words(prediction: Prediction, card: ModelCard) -> str:
     if card.task == "binary":
         when = f"{spoken(card.classes[1])} is answered from {percent(point.thresholds[1])}."
     elif len(set(point.thresholds)) == 1 and card.task == "multiclass":
-        when = "The most probable class is answered."
+        return "The most probable class is answered."
     elif card.task == "multiclass":
         limits = ", ".join(
             f"{spoken(name)} {percent(t)}" for name, t in zip(card.classes, point.thresholds, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -261,7 +261,7 @@ def test_a_class_without_positive_evidence_says_so_instead_of_showing_a_map(
 
 
 @pytest.fixture
-def routed(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Route], AppTest]:
+def routed(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Route], AppTest]]:
     """The page on an installation whose router says the same of every picture."""
 
     def with_route(route: Route) -> AppTest:
@@ -271,7 +271,9 @@ def routed(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> Callable[[Route], 
         monkeypatch.setattr(service, "route", lambda known, scan, frame: route)
         return page.run()
 
-    return with_route
+    yield with_route
+    st.cache_data.clear()  # the router of this installation must not meet other tests
+    st.cache_resource.clear()
 
 
 def test_the_model_that_a_picture_is_for_answers_at_once(routed, png) -> None:  # type: ignore[no-untyped-def]
