@@ -19,12 +19,13 @@ from training.datasets import Pictures, decode, pictures_of, with_splits
 MOST = 600  # training pictures looked at, each in three ways
 BATCH = 32
 USUAL = 0.95  # share of validation pictures within the usual distance
-MARGIN = 2.4  # a picture is refused beyond this many usual distances: other kinds of pictures start at 2.6
+MARGIN = 2.0  # a picture is refused beyond this many usual distances: other kinds of pictures start at 1.9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the model, by id or folder")
     parser.add_argument("--data", type=Path, required=True, help="the zip or folder that it was trained on")
+    parser.add_argument("--margin", type=float, default=MARGIN, help=f"see MARGIN; default: {MARGIN}")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the decoded pictures")
 
 
@@ -36,7 +37,9 @@ def run(options: argparse.Namespace) -> str:
     data = with_splits(read_labelled(options.data), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
     pictures = decode(data, card.input, options.runs / card.id / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, card.classes, card.input) for split in ("train", "val"))
-    write(folder, library.load(router.FOUNDATION), train, val, str(config.get("augmentation", "general")))
+    write(
+        folder, library.load(router.FOUNDATION), train, val, str(config.get("augmentation", "general")), options.margin
+    )
     return f"{folder / router.REFERENCE} written"
 
 
@@ -49,7 +52,7 @@ def write_if_possible(folder: Path, train: Pictures, val: Pictures, recipe: str)
     write(folder, foundation, train, val, recipe)
 
 
-def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recipe: str) -> None:
+def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recipe: str, margin: float = MARGIN) -> None:
     """Fit and save. Training pictures are seen as they are, varied as in training and made worse as elsewhere.
 
     So pictures of other sites, or with text burned in, are not refused for what does not hide them.
@@ -64,10 +67,10 @@ def write(folder: Path, foundation: Model, train: Pictures, val: Pictures, recip
     ]
     seen = np.concatenate([features(foundation, part) for part in (plain, varied, worse)])
     own = features(foundation, [np.asarray(val.pictures[row]) for row in val.rows])
-    router.save(folder, fit(seen, own, foundation.card.weights_sha256))
+    router.save(folder, fit(seen, own, foundation.card.weights_sha256, margin))
 
 
-def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> router.Reference:
+def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str, margin: float = MARGIN) -> router.Reference:
     """The reference of one model from foundation features (n, D) of its training and validation pictures."""
     covariance = LedoitWolf().fit(train).covariance_
     values, vectors = np.linalg.eigh(covariance)
@@ -75,7 +78,7 @@ def fit(train: np.ndarray, val: np.ndarray, foundation_sha256: str) -> router.Re
     mean = train.mean(axis=0).astype(np.float32)
     plain = router.Reference(mean, whiten, 1.0, foundation_sha256)
     usual = float(np.quantile(plain.distance(val), USUAL))
-    return router.Reference(mean, whiten, MARGIN * usual, foundation_sha256)
+    return router.Reference(mean, whiten, margin * usual, foundation_sha256)
 
 
 def features(foundation: Model, pictures: list[np.ndarray]) -> np.ndarray:
