@@ -107,5 +107,7 @@ def describe(prediction: Prediction) -> dict[str, object]:
 def in_words(entry: dict) -> str:
     chances = ", ".join(f"{name} {share:.1%}" for name, share in entry["probabilities"].items())
     answers = " + ".join(entry["answers"]) or "none"
+    if entry["plausible"] is not None and len(entry["plausible"]) != 1:
+        answers = f"abstains, else {answers}"
     model = f"[{entry['model_id']} {entry['model_version']}]"
     return "  ".join([answers, f"({chances})", model, *entry["warnings"]])

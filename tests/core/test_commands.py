@@ -167,6 +167,15 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
         assert np.array_equal(first["raw"], second["raw"])
 
 
+def test_an_abstention_is_said_before_the_answer(folder, model, tmp_path, monkeypatch, capsys):
+    place = tmp_path / "models" / "dice"
+    card = library.read_card(place)
+    for limits, said in (((0.0, 0.0), True), ((1.1, 0.0), False)):
+        library.save(place, replace(card, set_thresholds=limits), build("tiny", 1))
+        assert main(["predict", str(folder / "a.dcm"), "--model", model]) == 0
+        assert ("abstains, else ill" in capsys.readouterr().out) == said
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
