@@ -14,7 +14,7 @@ from tests.bench.models import networks, report
 from tests.bench.models.trials import EXPERIMENTS, Trial, trials
 from tests.train.sides import pictures
 
-COMMAND = ["--only", "rivals", "--drawn", "20", "--side-px", "32", "--data"]
+COMMAND = ["--only", "rivals", "--drawn", "20", "--side-px", "32", "--workers", "0", "--data"]
 
 
 def subset(share=1.0, rarity=0, seed=0):

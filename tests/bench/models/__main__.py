@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--drawn", type=int, default=6400, help="training pictures drawn in a trial (default: 6400)")
     parser.add_argument("--side-px", type=int, default=128, help="side of the input (default: 128)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that augment (default: 1)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the tables and plots")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"), help="folder of pictures and checkpoints")
     options = parser.parse_args(arguments)
@@ -80,7 +81,7 @@ def run(trial: Trial, options: argparse.Namespace) -> dict[str, object]:
     config = TrainConfig(
         start="scratch", epochs=ROUNDS, patience=ROUNDS, frozen_stages=0, train_px=options.side_px,
         side_px=options.side_px, balance=trial.balance, average_decay=0.98, augmentation=about.augmentation,
-        seed=trial.seed,
+        seed=trial.seed, workers=options.workers,
     )  # fmt: skip
     start = str(without(trial.data, options)) if trial.start == "foundation" else trial.start
     outputs = 1 if task == "binary" else len(data.classes)
