@@ -5,6 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from functools import partial
+
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 
 from medfusion.errors import ExplanationError
 from medfusion.explain import cam, integrated, lime, occlusion
@@ -22,7 +25,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam": Explainer(
         "Grad-CAM",
         "Regions whose features push the score of the class up, seen from inside the network; coarse.",
-        cam.gradcam,
+        partial(cam.attribute, GradCAM),
         cam.CamSettings,
     ),
     "lime": Explainer(
@@ -36,20 +39,20 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam++": Explainer(
         "Grad-CAM++",
         "Like Grad-CAM, but several places that look alike count alike.",
-        cam.gradcam_plus_plus,
+        partial(cam.attribute, GradCAMPlusPlus),
         cam.CamSettings,
         tells_against=False,
     ),
     "hirescam": Explainer(
         "HiResCAM",
         "Like Grad-CAM, but each place counts by its own effect on the score, not by the average.",
-        cam.hirescam,
+        partial(cam.attribute, HiResCAM),
         cam.CamSettings,
     ),
     "layercam": Explainer(
         "LayerCAM",
         "Like HiResCAM, and only what pushes the score up counts.",
-        cam.layercam,
+        partial(cam.attribute, LayerCAM),
         cam.CamSettings,
         tells_against=False,
     ),

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
@@ -65,10 +64,14 @@ def attribute(
     model: Model,
     picture: np.ndarray,
     target_index: int,
+    seed: int,
     settings: CamSettings,
     progress: Progress,
 ) -> Attribution:
-    """The signed map before the papers' ReLU, which the package would stretch to 0..1 whatever the evidence."""
+    """The signed map before the papers' ReLU, which the package would stretch to 0..1 whatever the evidence.
+
+    kind: GradCAM (eq. 1, 2), GradCAMPlusPlus (section 3.2), HiResCAM or LayerCAM (eq. 5 to 7) of the package.
+    """
     progress(0.0)
     batch = to_batch(picture, model.card.input).to(model.device)
     seen = FromMap(model, settings.grid)
@@ -85,31 +88,3 @@ def attribute(
         tape.release()
     progress(1.0)
     return Attribution(raw.astype(np.float32), "bilinear")
-
-
-def gradcam(
-    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
-) -> Attribution:
-    """Channel weights are gradients averaged over the map (eq. 1, 2)."""
-    return attribute(GradCAM, model, picture, target_index, settings, progress)
-
-
-def gradcam_plus_plus(
-    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
-) -> Attribution:
-    """Positive gradients only, weighted so that several places of one sign count alike (section 3.2)."""
-    return attribute(GradCAMPlusPlus, model, picture, target_index, settings, progress)
-
-
-def hirescam(
-    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
-) -> Attribution:
-    """Gradient times activation, cell by cell."""
-    return attribute(HiResCAM, model, picture, target_index, settings, progress)
-
-
-def layercam(
-    model: Model, picture: np.ndarray, target_index: int, seed: int, settings: CamSettings, progress: Progress
-) -> Attribution:
-    """Positive gradient times activation, cell by cell (eq. 5 to 7)."""
-    return attribute(LayerCAM, model, picture, target_index, settings, progress)

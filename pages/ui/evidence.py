@@ -71,11 +71,9 @@ def show_agreement(made: list[Explanation]) -> None:
     ]
     if len(pairs) == 1:
         ((one, other, found),) = pairs
+        verdict = "do not agree" if found.strength == "no" else f"agree to a {found.strength} degree"
         st.markdown(
-            f"**Agreement.** {one} and {other} agree to a {found.strength} degree: rank correlation "
-            f"{found.rank_correlation:.2f}; {100 * found.top_overlap:.0f} % of the strongest tenth is the same."
-            if found.strength != "no"
-            else f"**Agreement.** {one} and {other} do not agree: rank correlation {found.rank_correlation:.2f}; "
+            f"**Agreement.** {one} and {other} {verdict}: rank correlation {found.rank_correlation:.2f}; "
             f"{100 * found.top_overlap:.0f} % of the strongest tenth is the same."
         )
     elif pairs:
