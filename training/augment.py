@@ -13,6 +13,9 @@ import cv2
 import numpy as np
 
 GREY = np.full((3, 3), 1 / 3, dtype=np.float32)
+DARK = 12  # what no camera's field shows is darker
+NOTCHED = 0.3  # share of cameras' fields that have a notch: it tells which side is up
+WHOLE = 0.5  # share of cameras' fields that are seen whole
 MIDDLE = np.array([[127.5], [127.5], [127.5]], dtype=np.float32)
 
 
@@ -29,7 +32,7 @@ class Recipe:
     saturation: float = 0.0
     hue_deg: float = 0.0
     erase: float = 0.1  # probability of one hidden rectangle
-    field: float = 0.0  # probability of a narrower round field of view, as of another camera
+    field: float = 0.0  # probability of the round field of view of another camera
     equalise: float = 0.0  # probability of an equalised histogram, as some viewers store pictures
     degrade: float = 0.3  # probability each of gamma, blur, sharpening, noise and JPEG
 
@@ -48,7 +51,7 @@ RECIPES: Mapping[str, Recipe] = {
         flip_vertical=0.5,
         saturation=0.3,
         hue_deg=10,
-        field=0.5,
+        field=0.85,
         erase=0.0,
     ),
     "histology": Recipe(rotation_deg=45, flip_vertical=0.5, saturation=0.3, hue_deg=20),
@@ -58,7 +61,7 @@ RECIPES: Mapping[str, Recipe] = {
 def augment(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Generator) -> np.ndarray:
     """A random variant (side_px, side_px, 3) of an (h, w, 3) uint8 picture, the same for the same generator state."""
     if rng.random() < recipe.field:
-        picture = narrow(picture, rng)
+        picture = refield(picture, rng)
     picture = _warp(picture, recipe, side_px, rng)
     if rng.random() < recipe.equalise:
         picture = np.dstack([cv2.equalizeHist(np.ascontiguousarray(picture[..., i])) for i in range(3)])
@@ -73,12 +76,32 @@ def augment(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Ge
     return picture
 
 
-def narrow(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Black out all but an ellipse about the middle, 76 to 124 % of the picture wide and high."""
+def refield(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The round field of another camera: what is seen becomes an ellipse, now and then with a notch, cut more or less.
+
+    In collections from several sources the shape of the field tells the source, and with it the class.
+    """
+    seen = picture.max(axis=2) > DARK
+    rows, columns = (np.flatnonzero(seen.mean(axis=axis) > 0.02) for axis in (1, 0))
+    if not len(rows) or not len(columns):
+        return picture
+    picture = picture[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = picture.shape[:2]
-    radii = (rng.uniform(0.38, 0.62, 2) * (width, height)).round().astype(int).tolist()
-    seen = cv2.ellipse(np.zeros((height, width), np.uint8), (width // 2, height // 2), radii, 0, 0, 360, 255, -1)
-    return cv2.bitwise_and(picture, picture, mask=seen)
+    middle = np.array([width, height]) / 2
+    radii = rng.uniform(0.76, 1.04) * np.exp(rng.uniform(-0.06, 0.06, 2)) * middle
+    field = cv2.ellipse(np.zeros((height, width), np.uint8), _at(middle), _at(radii), 0, 0, 360, 255, -1)
+    if rng.random() < NOTCHED:
+        angle = rng.uniform(0, 2 * np.pi)
+        notch = middle + radii * (np.cos(angle), np.sin(angle))
+        cv2.circle(field, _at(notch), int(rng.uniform(0.02, 0.05) * width) + 1, 255, -1)
+    half = radii * (1.02 if rng.random() < WHOLE else rng.uniform(0.75, 1.05, 2))
+    left, top = np.maximum(middle - half, 0).astype(int)
+    right, bottom = np.ceil(middle + half).astype(int)
+    return cv2.bitwise_and(picture, picture, mask=field)[top:bottom, left:right]
+
+
+def _at(point: np.ndarray) -> tuple[int, int]:
+    return round(float(point[0])), round(float(point[1]))
 
 
 def gamma(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -229,9 +229,10 @@ def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> N
         body = {name: value for name, value in state.items() if not name.startswith("head.")}
         network.load_state_dict(body, strict=False)
         rows = known_rows(model.card.classes, classes)
-        if rows and model.card.task == "multiclass":
+        if rows:
             for own, known in ((network.head.weight, state["head.weight"]), (network.head.bias, state["head.bias"])):
-                picked = known[rows]
+                each = known if len(known) > 1 else torch.cat([torch.zeros_like(known), known])
+                picked = each[rows]
                 own.data.copy_(picked[1:] - picked[:1] if len(own) == 1 else picked)
 
 

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -217,6 +218,23 @@ def test_every_balance_trains_and_learns_the_sides(name, tmp_path):
     assert all(torch.isfinite(value).all() for value in network.state_dict().values())
 
 
+@pytest.mark.parametrize("radii", [(50, 50), (32, 50), (70, 50), (80, 80)])  # whole, squashed, cut at the sides, square
+def test_the_field_of_another_camera_hides_the_shape_of_this_one(radii):
+    picture = cv2.ellipse(np.zeros((100, 100, 3), np.uint8), (50, 50), radii, 0, 0, 360, (90, 60, 30), -1)
+    cut, widths = [], []
+    for seed in range(60):
+        seen = augment.refield(picture, np.random.default_rng(seed)).any(axis=2)
+        cut.append(seen[0].mean() > 0.4)
+        widths.append(seen.any(axis=0).mean())
+    assert 0.15 < np.mean(cut) < 0.6  # whole and cut fields both come of each
+    assert min(widths) > 0.9
+
+
+def test_a_black_picture_has_no_field():
+    black = np.zeros((20, 30, 3), np.uint8)
+    assert augment.refield(black, np.random.default_rng(0)) is black
+
+
 def test_a_model_is_a_start_for_another_with_other_classes(labelled_zip, tmp_path):
     small = ["--start", "scratch", "--frozen-stages", "0", "--epochs", "1", "--workers", "0", "--train-px", "32"]
     small += ["--side-px", "64", "--batch-size", "8", "--device", "cpu"]
@@ -237,6 +255,21 @@ def test_a_model_is_a_start_for_another_with_other_classes(labelled_zip, tmp_pat
     loop.begin(fresh, str(first), ("right", "left"))
     known = foundation["head.weight"].float()
     assert torch.allclose(fresh.head.weight, known[:1] - known[1:2])  # left against right of the set "sides"
+
+
+def test_the_head_of_a_binary_start_comes_along_for_its_own_classes(tmp_path):
+    card = library.read_card(library.find("chest-xray"))
+    first = loop.build("tiny", 1, seed=1)
+    library.save(tmp_path / "first", card, first)
+    weight, bias = (value.half().float() for value in (first.head.weight, first.head.bias))
+    for classes, sign in ((card.classes, 1), (card.classes[::-1], -1)):
+        fresh = loop.build("tiny", 1, seed=2)
+        loop.begin(fresh, str(tmp_path / "first"), classes)
+        assert torch.equal(fresh.head.weight, sign * weight)
+        assert torch.equal(fresh.head.bias, sign * bias)
+    fresh = loop.build("tiny", 1, seed=2)
+    loop.begin(fresh, str(tmp_path / "first"), ("benign", "malignant"))
+    assert torch.equal(fresh.head.weight, loop.build("tiny", 1, seed=2).head.weight)
 
 
 def test_rows_of_a_head_are_found_by_name_in_one_set():
