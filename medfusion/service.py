@@ -11,6 +11,9 @@ from medfusion import evaluate, evaluation_report, inference, library, router, s
 from medfusion.explain import EXPLAINERS, describe
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement
+from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
+from medfusion.explain.shortcuts import Shortcuts, shortcuts
+from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.imaging import display, presets, read_scan
 from medfusion.library import Model
 from medfusion.router import Router
@@ -18,14 +21,21 @@ from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction
 
 __all__ = [
     "EXPLAINERS",
+    "RANDOM_MAPS",
+    "SEEDS",
+    "SHARES",
     "Agreement",
+    "Faithfulness",
     "Model",
     "Router",
+    "Shortcuts",
+    "Stability",
     "agreement",
     "describe",
     "display",
     "evaluate_labelled",
     "explain",
+    "faithfulness",
     "list_models",
     "list_samples",
     "load_model",
@@ -36,6 +46,8 @@ __all__ = [
     "read_sample",
     "read_scan",
     "route",
+    "shortcuts",
+    "stability",
     "suggest_model",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 
 import streamlit as st
@@ -10,12 +11,13 @@ import streamlit as st
 from medfusion import service
 from medfusion.errors import MedFusionError
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
-from pages.ui import pictures, resources, state
+from pages.ui import pictures, resources, state, trust
 from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
 from pages.ui.messages import explained_errors, percent, plain, spoken
 from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
 from pages.ui.state import Case
+from pages.ui.trust import Task, title
 from pages.ui.view import View, shown
 
 AGREEMENT = (
@@ -39,7 +41,7 @@ class Look:
 
 
 def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> None:
-    """Controls, the one figure, a sentence for each map, and what is still running."""
+    """Controls, the one figure, what each map says and how far it can be believed, and what is still running."""
     look = choose_look(case, scan, view, prediction, card)
     jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
     for method, job in jobs.items():
@@ -54,12 +56,21 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     plot(case, scan, view, [Panel("Scan"), *panels], alt)
     running = st.container()
     for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
-        column.markdown(f"**{title(method)}.** {plain(sentences[method])}")
+        with column:
+            st.markdown(f"**{title(method)}.** {plain(sentences[method])}")
+            trust.show_trust(jobs[method])
     show_agreement([explanation for explanation in made.values() if explanation])
-    for method, job in jobs.items():
-        if is_slow(method) and made[method] is None:
-            with running:
-                run_slowly(job, scan)
+    trust.show_shortcuts(jobs)
+    every = {method: resources.job_of(prediction, look.target_index, method) for method in service.EXPLAINERS}
+    slow = [
+        Task(job, title(method), partial(resources.explain, job, scan))
+        for method, job in jobs.items()
+        if is_slow(method) and made[method] is None
+    ]
+    for task in [*slow, *trust.tasks(jobs, scan)]:
+        with running:
+            run_slowly(task)
+    trust.show_comparison(every, scan, run_slowly)
 
 
 def show_agreement(made: list[Explanation]) -> None:
@@ -148,9 +159,11 @@ def map_panel(made: Explanation | None, job: Job, look: Look, target: str) -> Pa
     if not (made.has_positive_evidence or (signed and made.signed.any())):
         return Panel(title(method), note=f"No positive evidence<br>for {plain_title(target)}")
     scale = SIGNED_SCALE if signed else look.scale
+    found = trust.stability(job)
+    unstable = found.unstable if found else None
     return Panel(
         title(method),
-        pictures.map_uri(job, scale, signed, made),
+        pictures.map_uri(job, scale, signed, unstable is not None, made, unstable),
         colour_bar(scale, signed, plain_title(target)),
         pictures.outlines(job, look.outline, made) if look.outline and made.has_positive_evidence else [],
     )
@@ -177,31 +190,27 @@ def sentence(explanation: Explanation) -> str:
     return words
 
 
-def run_slowly(job: Job, scan: Scan) -> None:
-    """Run a slow method with progress. Stop, or any other click, ends it; a click elsewhere starts it again."""
-    method = job.method
-    if state.is_stopped(job):
+def run_slowly(task: Task) -> None:
+    """Do slow work with progress. Stop, or any other click, ends it; a click elsewhere starts it again."""
+    name = task.title[0].upper() + task.title[1:]
+    if state.is_stopped(task.key):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.markdown(f"{title(method)} was stopped.", width="content")
-            st.button(f"Compute {title(method)}", key=f"resume-{method}", on_click=state.resume, args=(job,))
+            st.markdown(f"{name} was stopped.", width="content")
+            st.button(f"Compute {task.title}", key=f"resume-{task.title}", on_click=state.resume, args=(task.key,))
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        bar = st.progress(0.0, text=f"Computing {title(method)}…")
-        st.button("Stop", key=f"stop-{method}", on_click=state.stop, args=(job,), icon=":material/stop:")
+        bar = st.progress(0.0, text=f"Computing {task.title}…")
+        st.button("Stop", key=f"stop-{task.title}", on_click=state.stop, args=(task.key,), icon=":material/stop:")
 
     def report(done: float) -> None:
-        bar.progress(done, text=f"Computing {title(method)}: {done:.0%}")  # a click that stops it surfaces here
+        bar.progress(done, text=f"Computing {task.title}: {done:.0%}")  # a click that stops it surfaces here
 
     try:
-        resources.explain(job, scan, report)
+        task.run(report)
     except MedFusionError:
-        state.stop(job)  # so that the error stays in view instead of being met again
+        state.stop(task.key)  # so that the error stays in view instead of being met again
         raise
     st.rerun()
-
-
-def title(method: str) -> str:
-    return service.EXPLAINERS[method].title
 
 
 def is_slow(method: str) -> bool:

@@ -17,6 +17,8 @@ from pages.ui.resources import Job
 RAW_SIDE_PX = 1280  # a panel is 350 px wide at first; this leaves 3.5 times zoom before pixels show
 MAP_SIDE_PX = 512  # maps are smooth: 7 × 7 to 28 × 28 cells, or superpixels of a 224 px picture
 CLEAR_BELOW = 0.35  # of the strongest evidence: weaker evidence fades out, so that the anatomy stays visible
+HATCH_PX = 9  # from line to line
+HATCH_COLOUR = (255, 255, 255)
 BLUE_ORANGE = ["#08306b", "#2171b5", "#9ecae1", "#f7f7f7", "#fdae6b", "#e6550d", "#7f2704"]
 SCALES = {
     "cividis": plotly.colors.sequential.Cividis,
@@ -64,13 +66,23 @@ def thumbnail(scan: Scan, side_px: int = 320) -> np.ndarray:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def map_uri(job: Job, scale: str, signed: bool, _explanation: Explanation) -> str:
-    """A map in colours; opaque where the evidence is strong, clear where there is none."""
+def map_uri(
+    job: Job, scale: str, signed: bool, hatched: bool, _explanation: Explanation, _unstable: np.ndarray | None = None
+) -> str:
+    """A map in colours; opaque where the evidence is strong, clear where there is none.
+
+    hatched: whether places of _unstable (h, w), bool, are hatched.
+    """
     values = grid(_explanation.signed if signed else _explanation.heatmap)
     position = (values + 1) / 2 if signed else values
     colours = ramp(scale)[np.rint(255 * np.clip(position, 0, 1)).astype(np.uint8)]
     alpha = np.rint(255 * np.clip(np.abs(values) / CLEAR_BELOW, 0, 1)).astype(np.uint8)
-    return data_uri(Image.fromarray(np.dstack([colours, alpha])))
+    if hatched and _unstable is not None:
+        rows, columns = np.indices(values.shape)
+        where = np.asarray(Image.fromarray(_unstable).resize(values.shape[::-1], Image.Resampling.NEAREST))
+        lines = where & ((rows + columns) % HATCH_PX < 2)
+        colours, alpha = np.where(lines[..., None], HATCH_COLOUR, colours).astype(np.uint8), np.where(lines, 255, alpha)
+    return data_uri(Image.fromarray(np.dstack([colours, alpha.astype(np.uint8)])))
 
 
 def grid(values: np.ndarray) -> np.ndarray:

@@ -10,13 +10,14 @@ from typing import Generic, NamedTuple, TypeVar
 import streamlit as st
 
 from medfusion import service
-from medfusion.service import Model, Router
+from medfusion.service import Faithfulness, Model, Router, Shortcuts
 from medfusion.types import Explanation, ModelCard, Prediction, Route, Scan, Window
 from pages.ui.state import Case
 
 T = TypeVar("T")
 
 SCAN_BYTES = 2**30  # decoded scans kept for all sessions together
+TEST_BYTES = 2**22  # curves of maps: 1000
 MAP_BYTES = 2**28  # explanations kept; one of a 2000 × 2000 scan takes 32 MB
 LIME_SEED = 0  # one seed, so that the same scan always shows the same map
 
@@ -162,3 +163,27 @@ def explain(job: Job, scan: Scan, progress: Callable[[float], None] | None = Non
         loaded, scan, job.target_index, job.method, frame=job.frame, seed=job.seed, progress=progress
     )
     return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)
+
+
+class Tests(NamedTuple):
+    """What tells how far one map can be believed."""
+
+    faithfulness: Faithfulness | None  # None where the map has no contrast
+    shortcuts: Shortcuts
+
+
+@st.cache_resource
+def tests() -> RecentlyUsed[Tests]:
+    return RecentlyUsed(TEST_BYTES)
+
+
+def tested(job: Job) -> Tests | None:
+    """The tests of a map that were made before, or None."""
+    return tests().get(job)
+
+
+def test(job: Job, scan: Scan, made: Explanation, progress: Callable[[float], None]) -> Tests:
+    """Test a map and keep what is found."""
+    loaded = model(job.model_id, job.model_version)
+    faithful = service.faithfulness(loaded, scan, made, progress=progress)
+    return tests().put(job, Tests(faithful, service.shortcuts(loaded, scan, made)), 2**12)

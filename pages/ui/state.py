@@ -216,6 +216,11 @@ def start(widget_key: str, value: object) -> None:
     st.session_state.setdefault(widget_key, value)
 
 
+def is_on(widget_key: str) -> bool:
+    """Whether a switch is on; it may stand further down the page."""
+    return bool(st.session_state.get(widget_key))
+
+
 def stop(job: Hashable) -> None:
     """Callback: do not run this explanation until it is asked for again."""
     memory().stopped.add(job)

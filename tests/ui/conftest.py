@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from torch import nn
 
 from medfusion import library
-from medfusion.explain import EXPLAINERS
+from medfusion.explain import EXPLAINERS, faithfulness
 from medfusion.explain.lime import LimeSettings
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
@@ -69,6 +69,7 @@ def page(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.delenv("MEDFUSION_MODELS", raising=False)
     monkeypatch.setattr(library, "SHIPPED", model_folder)
     monkeypatch.setitem(EXPLAINERS, "lime", replace(EXPLAINERS["lime"], settings=FewSamples))
+    monkeypatch.setattr(faithfulness, "RANDOM_MAPS", 2)
     return AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
 
 

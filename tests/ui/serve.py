@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT))
 
 from streamlit.web import cli  # noqa: E402
 
-from medfusion.explain import EXPLAINERS  # noqa: E402
+from medfusion.explain import EXPLAINERS, faithfulness  # noqa: E402
 from medfusion.explain.lime import LimeSettings  # noqa: E402
 
 
@@ -23,5 +23,6 @@ class FewSamples(LimeSettings):
 
 if __name__ == "__main__":
     EXPLAINERS["lime"] = replace(EXPLAINERS["lime"], settings=FewSamples)
+    faithfulness.RANDOM_MAPS = 2
     options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={sys.argv[1]}"]
     cli.main(["run", str(ROOT / "app.py"), *options])

@@ -240,7 +240,7 @@ def test_lime_that_was_stopped_waits_until_it_is_asked_for(
     page.run()  # would run LIME again if it did not wait
     assert "LIME was stopped." in texts(page)
     assert "Grad-CAM." in texts(page)
-    page.button(key="resume-lime").click().run()
+    page.button(key="resume-LIME").click().run()
     assert not page.exception
     assert "LIME was stopped." not in texts(page)
     assert "**LIME.**" in texts(page)
@@ -316,3 +316,32 @@ def test_agreement_of_two_maps_is_a_sentence_and_of_three_a_table(page: AppTest)
     page.run()
     assert not page.exception
     assert len(page.dataframe[0].value) == 3
+
+
+def test_each_map_says_whether_it_is_better_than_random_and_the_scan_whether_there_is_a_shortcut(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    words = texts(page)
+    assert words.count("random maps mark") == 2  # under Grad-CAM and under LIME
+    assert "**Shortcuts.**" in words
+    drawn = json.loads(page.get_by_key("curves-gradcam").proto.spec)["data"]
+    assert [len(trace["y"]) for trace in drawn] == [len(service.SHARES)] * 4
+
+
+def test_lime_is_repeated_with_other_seeds_on_demand(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    before = figure(page)["layout"]["images"][-1]["source"]
+    assert "Jaccard" not in texts(page)
+    page.toggle(key="repeat-lime").set_value(True).run()
+    assert not page.exception
+    assert "Jaccard" in texts(page)
+    assert figure(page)["layout"]["images"][-1]["source"] != before  # hatched: 16 samples are not stable
+
+
+def test_all_methods_are_compared_on_demand(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    page.toggle(key="compare-all").set_value(True).run()
+    assert not page.exception
+    table = page.dataframe[-1].value
+    assert list(table["Method"]) == [explainer.title for explainer in EXPLAINERS.values()]
+    assert set(table["Better than random"]) <= {"yes", "no", "untested"}
