@@ -8,10 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from medfusion import evaluate, evaluation_report, inference, library, router, samples
-from medfusion.explain import EXPLAINERS, describe
+from medfusion.explain import EXPLAINERS, describe, record
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement
 from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
+from medfusion.explain.record import Tests
 from medfusion.explain.shortcuts import Shortcuts, shortcuts
 from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.imaging import display, presets, read_scan
@@ -30,6 +31,7 @@ __all__ = [
     "Router",
     "Shortcuts",
     "Stability",
+    "Tests",
     "agreement",
     "describe",
     "display",
@@ -46,6 +48,7 @@ __all__ = [
     "read_sample",
     "read_scan",
     "route",
+    "save_explanations",
     "shortcuts",
     "stability",
     "suggest_model",
@@ -111,6 +114,13 @@ def explain(
     progress may raise Cancelled to stop. Raises ExplanationError on an unknown method or class.
     """
     return _explain(model, scan, target_index, method, frame=frame, seed=seed, settings=settings, progress=progress)
+
+
+def save_explanations(model: Model, scan: Scan, made: list[Explanation], tests: Tests) -> bytes:
+    """A zip of the maps as arrays and pictures, their tests, and all that is needed to make them again."""
+    with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
+        record.write(Path(folder) / "maps", model, scan, made, tests)
+        return Path(shutil.make_archive(f"{folder}/maps", "zip", folder, "maps")).read_bytes()
 
 
 def evaluate_labelled(model: Model, source: Path, split: str, progress: Progress | None = None) -> EvaluationReport:

@@ -38,7 +38,7 @@ def stability(made: Sequence[Explanation]) -> Stability:
         raise ValueError("Stability needs two maps or more that differ in their seed alone.")
     raw = np.stack([one.raw for one in made])
     mean, deviation = raw.mean(axis=0), raw.std(axis=0, ddof=1)
-    supports = (raw > 0).any(axis=0)
+    supports = np.any(raw > 0, axis=0)
     tops = [strongest(cells(one.heatmap)) for one in made]
     shares = [len(one & other) / len(one | other) for one, other in combinations(tops, 2) if one | other]
     return Stability(

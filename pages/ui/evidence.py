@@ -44,9 +44,10 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     """Controls, the one figure, what each map says and how far it can be believed, and what is still running."""
     look = choose_look(case, scan, view, prediction, card)
     jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
+    above = st.container()  # keeps the figure in one place: moved, it would be seen twice until the page is done
     for method, job in jobs.items():
         if not is_slow(method) and resources.explanation(job) is None:
-            with explained_errors(), st.spinner(f"Computing {title(method)}…"):
+            with above, explained_errors(), st.spinner(f"Computing {title(method)}…"):
                 resources.explain(job, scan)
     made = {method: resources.explanation(job) for method, job in jobs.items()}
     sentences = {method: sentence(explanation) for method, explanation in made.items() if explanation}
@@ -61,6 +62,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
             trust.show_trust(jobs[method])
     show_agreement([explanation for explanation in made.values() if explanation])
     trust.show_shortcuts(jobs)
+    trust.offer_files(jobs, scan)
     every = {method: resources.job_of(prediction, look.target_index, method) for method in service.EXPLAINERS}
     slow = [
         Task(job, title(method), partial(resources.explain, job, scan))

@@ -165,7 +165,7 @@ def explain(job: Job, scan: Scan, progress: Callable[[float], None] | None = Non
     return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)
 
 
-class Tests(NamedTuple):
+class Tested(NamedTuple):
     """What tells how far one map can be believed."""
 
     faithfulness: Faithfulness | None  # None where the map has no contrast
@@ -173,17 +173,17 @@ class Tests(NamedTuple):
 
 
 @st.cache_resource
-def tests() -> RecentlyUsed[Tests]:
+def tests() -> RecentlyUsed[Tested]:
     return RecentlyUsed(TEST_BYTES)
 
 
-def tested(job: Job) -> Tests | None:
+def tested(job: Job) -> Tested | None:
     """The tests of a map that were made before, or None."""
     return tests().get(job)
 
 
-def test(job: Job, scan: Scan, made: Explanation, progress: Callable[[float], None]) -> Tests:
+def test(job: Job, scan: Scan, made: Explanation, progress: Callable[[float], None]) -> Tested:
     """Test a map and keep what is found."""
     loaded = model(job.model_id, job.model_version)
     faithful = service.faithfulness(loaded, scan, made, progress=progress)
-    return tests().put(job, Tests(faithful, service.shortcuts(loaded, scan, made)), 2**12)
+    return tests().put(job, Tested(faithful, service.shortcuts(loaded, scan, made)), 2**12)

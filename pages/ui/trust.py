@@ -166,6 +166,37 @@ def show_comparison(jobs: dict[str, Job], scan: Scan, run: Callable[[Task], None
     st.dataframe([row for job in jobs.values() if (row := comparison_row(job))], hide_index=True)
 
 
+def offer_files(jobs: dict[str, Job], scan: Scan) -> None:
+    """The maps in view, their tests and how to make them again, as one zip that is made on demand."""
+    made = {method: found for method, job in jobs.items() if (found := resources.explanation(job))}
+    if not made:
+        return
+
+    def archive() -> bytes:
+        job = next(iter(jobs.values()))
+        tested = {method: found for method in made if (found := resources.tested(jobs[method]))}
+        stable = {method: over for method in made if (over := stability(jobs[method]))}
+        tests = service.Tests(
+            {method: found.faithfulness for method, found in tested.items()},
+            stable,
+            {method: found.shortcuts for method, found in tested.items()},
+        )
+        return service.save_explanations(
+            resources.model(job.model_id, job.model_version), scan, list(made.values()), tests
+        )
+
+    st.download_button(
+        "Save these maps",
+        archive,
+        file_name="maps.zip",
+        mime="application/zip",
+        icon=":material/download:",
+        on_click="ignore",
+        help="Pictures, arrays and a JSON with every setting, from which `python -m medfusion explain --replay` makes "
+        "the same maps again. It holds the scan as shown, so treat it like the scan.",
+    )
+
+
 def comparison_row(job: Job) -> dict[str, str] | None:
     made, tests = resources.explanation(job), resources.tested(job)
     if not made:

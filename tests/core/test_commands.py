@@ -16,6 +16,7 @@ from PIL import Image
 
 from medfusion import library, router
 from medfusion.__main__ import COMMANDS, main
+from medfusion.commands import explain as explain_command
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
 from tests.core.dicom_files import dicom, ramp
@@ -158,6 +159,15 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
     assert len(told["model"]["weights_sha256"]) == 64
     assert "a.dcm" not in (out / "explanation.json").read_text(encoding="utf-8")  # a name can hold a patient's
     assert "gradcam.npz" in capsys.readouterr().out
+    for method in told["methods"].values():
+        assert method["stability"]["jaccard"] == 1  # they draw no random numbers
+        assert 0 <= method["faithfulness"]["deletion"] <= 1
+        assert isinstance(method["faithfulness"]["is_better_than_random"], bool)
+    assert {part["name"] for part in told["shortcuts"]["parts"]} <= {
+        "the border", "the black background", "text or markers",
+    }  # fmt: skip
+    with Image.open(out / "gradcam.png") as drawn, Image.open(out / "scan.png") as plain:
+        assert drawn.size == plain.size == (48, 64)
 
     assert main([*words, "--out", str(tmp_path / "again")]) == 0
     assert json.loads((tmp_path / "again" / "explanation.json").read_text())["target"] == "ill"  # the answer
@@ -165,6 +175,51 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
     assert main([*words, *again]) == 0
     with np.load(out / "gradcam.npz") as first, np.load(tmp_path / "third" / "gradcam.npz") as second:
         assert np.array_equal(first["raw"], second["raw"])
+
+
+def test_an_explanation_can_be_made_again_bit_for_bit(folder, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(explain_command, "SEEDS", 2)
+    out = tmp_path / "maps"
+    words = ["explain", str(folder / "a.dcm"), "--model", model, "--device", "cpu"]
+    maps = ["--method", "gradcam,lime", "--seed", "3", "--frame", "2", "--target", "ill", "--out", str(out)]
+    assert main([*words, *maps]) == 0
+    told = json.loads((out / "explanation.json").read_text())
+    assert told["methods"]["lime"]["stability"]["seeds"] == [3, 4]
+    with np.load(out / "lime.npz") as stored:
+        assert stored["deviation_over_seeds"].shape == stored["raw"].shape
+
+    again = [*words, "--replay", str(out / "explanation.json"), "--out", str(tmp_path / "again")]
+    capsys.readouterr()
+    assert main(again) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["same", "same"]
+    for method in ("gradcam", "lime"):
+        with np.load(out / f"{method}.npz") as first, np.load(tmp_path / "again" / f"{method}.npz") as second:
+            assert all(np.array_equal(first[name], second[name]) for name in ("raw", "signed", "heatmap"))
+
+    told["methods"]["lime"]["sha256"]["raw"] = "0"
+    (out / "explanation.json").write_text(json.dumps(told))
+    assert main(again) == 1
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["same", "differs"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"scan_sha256": "0"}, "tells of another scan"),
+        ({"model": {"weights_sha256": "0"}}, "tells of another model"),
+        ({"methods": 3}, "no account of an explanation"),
+        ({"target": "gout"}, "no account of an explanation"),
+    ],
+)
+def test_a_replay_of_something_else_is_refused(folder, model, tmp_path, capsys, change, sentence):
+    words = ["explain", str(folder / "a.dcm"), "--model", model, "--method", "gradcam", "--quick"]
+    out = tmp_path / "maps"
+    assert main([*words, "--out", str(out)]) == 0
+    told = json.loads((out / "explanation.json").read_text())
+    assert told["methods"]["gradcam"]["faithfulness"] is None
+    (out / "explanation.json").write_text(json.dumps(told | change))
+    assert main([*words, "--replay", str(out / "explanation.json"), "--out", str(tmp_path / "again")]) == 2
+    assert sentence in capsys.readouterr().err
 
 
 def test_an_abstention_is_said_before_the_answer(folder, model, tmp_path, monkeypatch, capsys):

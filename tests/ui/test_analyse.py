@@ -345,3 +345,9 @@ def test_all_methods_are_compared_on_demand(page: AppTest) -> None:
     table = page.dataframe[-1].value
     assert list(table["Method"]) == [explainer.title for explainer in EXPLAINERS.values()]
     assert set(table["Better than random"]) <= {"yes", "no", "untested"}
+
+
+def test_the_maps_in_view_can_be_saved(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    assert page.get("download_button")[0].proto.label == "Save these maps"

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.error import URLError
@@ -103,6 +104,8 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.get_by_text("Answer at the operating point").wait_for()
     assert page.get_by_text("means nothing unless").is_visible()
     page.get_by_text("LIME.", exact=True).wait_for()  # its sentence comes when it is done
+    page.get_by_text("Shortcuts.", exact=True).wait_for()  # the maps are tested, too
+    page.wait_for_function(f"document.querySelectorAll({PLOT!r}).length == 1")
     assert page.locator(".st-key-evidence .imagelayer").count() >= 3
     assert page.locator(MAPS).count() >= 1
 
@@ -147,3 +150,9 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.locator("input[type=file]").first.set_input_files(files)
     page.get_by_text("files could not be shown").wait_for()
     assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save these maps").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert {"maps/gradcam.npz", "maps/lime.png", "maps/explanation.json"} <= set(archive.namelist())
+        assert b"Thorax" not in archive.read("maps/explanation.json")
