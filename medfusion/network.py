@@ -9,9 +9,9 @@ Axis letters: B batch, C channel, H/W pixels, N tokens, D width, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -131,11 +131,20 @@ class EncoderBlock(nn.Module):
         self.scale_ffn = nn.Parameter(torch.full((width,), 0.1))
         self.kept = nn.Dropout(drop_path)
 
+    def split(self, x: Tensor) -> Tensor:
+        """(B, N, D) to queries, keys and values, (3, B, heads, N, D / heads)."""
+        b, n, d = x.shape
+        return self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention over (B, N, D)."""
-        b, n, d = x.shape
-        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, d))
+        q, k, v = self.split(x)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    def attention(self, tokens: Tensor) -> Tensor:
+        """Who looks at whom: (B, N, D) to (B, heads, N, N), rows sum to 1."""
+        q, k, _ = self.split(self.norm_attention(tokens))
+        return (q @ k.transpose(2, 3) / q.shape[3] ** 0.5).softmax(3)
 
     def drop_path(self, branch: Tensor) -> Tensor:
         """In training, leave this branch (B, N, D) out for some of the pictures (Huang 2016, eq. 2)."""
@@ -192,6 +201,14 @@ class MedFusionNet(nn.Module):
         token_grid = tokens.transpose(1, 2).unflatten(2, cnn_map.shape[-2:])
         fused = torch.cat([token_grid.mean((2, 3)), self.deep(cnn_map).mean((2, 3))], dim=1)
         return fused, Features(cnn_map, token_grid)
+
+    def attentions(self, cnn_map: Tensor) -> list[Tensor]:
+        """Attention of each Transformer block, (B, heads, N, N), rows sum to 1; N = h · w, row by row."""
+        tokens, found = self.embed(cnn_map), []
+        for block in cast(Iterable[EncoderBlock], self.encoder):
+            found.append(block.attention(tokens))
+            tokens = block(tokens)
+        return found
 
     def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
         """Everything after the CNN: patch embedding, Transformer, fusion and head."""

@@ -7,10 +7,12 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from PIL import Image
+
 from medfusion import evaluate, evaluation_report, inference, library, router, samples
-from medfusion.explain import EXPLAINERS, describe, record
+from medfusion.explain import EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
-from medfusion.explain.agreement import Agreement, agreement
+from medfusion.explain.agreement import Agreement, agreement, disagreement
 from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
 from medfusion.explain.record import Tests
 from medfusion.explain.shortcuts import Shortcuts, shortcuts
@@ -34,6 +36,7 @@ __all__ = [
     "Tests",
     "agreement",
     "describe",
+    "disagreement",
     "display",
     "evaluate_labelled",
     "explain",
@@ -43,10 +46,12 @@ __all__ = [
     "load_model",
     "load_router",
     "model_problems",
+    "overlay",
     "predict",
     "presets",
     "read_sample",
     "read_scan",
+    "refusal",
     "route",
     "save_explanations",
     "shortcuts",
@@ -108,12 +113,19 @@ def explain(
     seed: int = 0,
     settings: dict[str, object] | None = None,
     progress: Progress | None = None,
+    partial_map: Callable[[Explanation], None] | None = None,
 ) -> Explanation:
     """The map of one method for one class, on the grid of the original frame.
 
-    progress may raise Cancelled to stop. Raises ExplanationError on an unknown method or class.
+    progress may raise Cancelled to stop. partial_map is given the map so far, now and then, by methods that have one.
+    Raises ExplanationError on an unknown method or class.
     """
-    return _explain(model, scan, target_index, method, frame=frame, seed=seed, settings=settings, progress=progress)
+    return _explain(model, scan, target_index, method, frame, seed, settings, progress, partial_map)
+
+
+def overlay(scan: Scan, explanation: Explanation) -> Image.Image:
+    """A map over its frame, as it is saved."""
+    return record.overlay(display(scan, explanation.frame), explanation.heatmap)
 
 
 def save_explanations(model: Model, scan: Scan, made: list[Explanation], tests: Tests) -> bytes:

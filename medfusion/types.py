@@ -197,6 +197,8 @@ class Explanation:
     settings: Mapping[str, object]
     elapsed_s: float
     fit: float | None = None  # LIME: R² of the local surrogate model, 0..1
+    samples: int | None = None  # LIME: random draws that were answered
+    knows_class: bool = True  # False: the same map for every class
 
     @property
     def has_positive_evidence(self) -> bool:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import foundation, reference, run
+from training import foundation, reference, run, sanity
 from training.memory import keep_memory
 
 
@@ -22,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("reference", help="say which pictures a model knows, so that others are refused")
     reference.add_arguments(command)
     command.set_defaults(act=reference.run)
+    command = commands.add_parser("sanity", help="see whether a model's maps depend on what it has learned")
+    sanity.add_arguments(command)
+    command.set_defaults(act=sanity.run)
     options = parser.parse_args(arguments)
     keep_memory()
     try:

@@ -32,6 +32,7 @@ class TrainConfig:
     average_decay: float = 0.995  # of the weight average, a step
     warmup: float = 0.06  # part of all steps
     patience: int = 6  # epochs without a better validation loss
+    sanity_epochs: int = 3  # on shuffled labels, to see whether maps change with them; 0: none
     augmentation: str = "general"
     precision: str = "auto"
     seed: int = 0

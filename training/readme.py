@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from medfusion.explain import EXPLAINERS, refusal
 from medfusion.types import ModelCard
 
 
@@ -24,6 +25,7 @@ def readme(card: ModelCard) -> str:
         f"Operating point: {card.operating_point.rule}" if card.role == "diagnosis" else "",
         calibration(card),
         robustness(card.metrics.get("robustness")),
+        sanity(card),
         "## Data",
         f"{data.get('source', data.get('file', ''))}. Licence: {data.get('licence', 'not stated')}.",
         str(data.get("citation", "")),
@@ -91,6 +93,22 @@ def robustness(found: Any) -> str:
         return ""
     drops = ", ".join(f"{name} {row['3']:.3f}" for name, row in found["drops"].items())
     return f"AUROC lost on val when pictures are worse (severity 3 of 5): {found['mean_drop']:.3f} on average; {drops}."
+
+
+def sanity(card: ModelCard) -> str:
+    """Whether maps depend on what was learned, and the methods that are refused because they do not."""
+    found: Any = card.metrics.get("sanity")
+    if not isinstance(found, Mapping):
+        return ""
+    alike = ", ".join(
+        f"{EXPLAINERS[name].title} {list(row.values())[-1]:.2f}" for name, row in found["weights"].items()
+    )
+    lines = [f"- Likeness of maps (rank correlation, {found['scans']} scans) once all weights are randomised: {alike}."]
+    if "labels" in found:
+        alike = ", ".join(f"{EXPLAINERS[name].title} {value:.2f}" for name, value in found["labels"].items())
+        lines.append(f"- With a network that was trained on shuffled labels: {alike}.")
+    lines += [f"- {reason}" for name in found["weights"] if (reason := refusal(card, name))]
+    return "\n".join(lines)
 
 
 def splits(counts: Mapping[str, Mapping[str, int]]) -> str:

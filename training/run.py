@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 from medfusion import conformal, corruptions, evaluate, library, metrics
 from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
-from medfusion.network import MedFusionNet
+from medfusion.library import Model
 from medfusion.types import InputSpec, ModelCard, Task
-from training import finish, loop, reference
+from training import finish, loop, reference, sanity
 from training.config import STARTS, TrainConfig
 from training.datasets import decode, pictures_of, with_splits
 from training.readme import readme
@@ -87,7 +88,8 @@ def run(options: argparse.Namespace) -> str:
     )
     card = library.save(options.out, card, network)
     reference.write_if_possible(options.out, train, val, config.augmentation)
-    card = measured(options.out, card, network, data, before)
+    model = library.load(str(options.out.resolve()), "cpu")
+    card = measured(options.out, model, data, before, sanity.figures(model, train, val, config))
     return f"{card.id} {card.version} written to {options.out}"
 
 
@@ -97,14 +99,13 @@ def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig
     return TrainConfig(**({"augmentation": about.augmentation} | given))
 
 
-def measured(folder: Path, card: ModelCard, network: MedFusionNet, data: LabelledSet, ece_before: float) -> ModelCard:
+def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, sane: Mapping[str, object]) -> ModelCard:
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
-    model = library.load(str(folder.resolve()), "cpu")
     parts = {split: data.subset(split) for split in ("val", "test")}
     figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
     figures |= {split: evaluate.evaluate_cases(model, part) for split, part in parts.items() if part.cases}
-    figures["robustness"] = corruptions.robustness(model, parts["val"])
-    card = library.save(folder, replace(card, metrics=figures), network)
+    figures |= {"robustness": corruptions.robustness(model, parts["val"]), "sanity": sane}
+    card = library.save(folder, replace(model.card, metrics=figures), model.network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return card
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from functools import partial
+from typing import Any
 
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 
 from medfusion.errors import ExplanationError
-from medfusion.explain import cam, integrated, lime, occlusion
-from medfusion.explain.contract import Explainer, Progress
+from medfusion.explain import cam, integrated, lime, occlusion, rollout, scorecam
+from medfusion.explain.contract import Attribution, Explainer
 from medfusion.explain.heatmap import positive_part, signed_part, to_scan_grid
 from medfusion.explain.words import describe
 from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.preprocess import squash
-from medfusion.types import Explanation, Scan
+from medfusion.types import Explanation, ModelCard, Scan
+
+ALIKE = 0.5  # mean rank correlation, without its sign, from which two models' maps are called the same
 
 __all__ = ["EXPLAINERS", "describe", "explain"]
 
@@ -56,6 +59,21 @@ EXPLAINERS: dict[str, Explainer] = {
         cam.CamSettings,
         tells_against=False,
     ),
+    "scorecam": Explainer(
+        "Score-CAM",
+        "What each feature's places are worth to the class when nothing else is shown; coarse.",
+        scorecam.attribute,
+        cam.CamSettings,
+        is_slow=True,
+    ),
+    "rollout": Explainer(
+        "Attention rollout",
+        "Where the Transformer's attention goes, the same for every class: what was looked at, not what spoke for it.",
+        rollout.attribute,
+        rollout.RolloutSettings,
+        knows_class=False,
+        tells_against=False,
+    ),
     "occlusion": Explainer(
         "Occlusion",
         "By how much the odds of the class fall when a square of the picture is covered.",
@@ -81,36 +99,65 @@ def explain(
     frame: int = 0,
     seed: int = 0,
     settings: Mapping[str, object] | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[float], None] | None = None,
+    partial_map: Callable[[Explanation], None] | None = None,
 ) -> Explanation:
     """The map of one method for one class of one frame, on the grid of that frame.
 
-    settings: overrides of the method's own. progress may raise Cancelled. Raises ExplanationError on an unknown
-    method, class or setting, and where the model gives no numbers.
+    settings: overrides of the method's own. progress: called with the part done, 0..1; may raise Cancelled.
+    partial_map: called with the map so far, now and then, by methods that have one. Raises ExplanationError on an
+    unknown method, class or setting, where the model gives no numbers, and on a method that is refused for it.
     """
     started = time.perf_counter()
     explainer = _find(method)
+    refused = refusal(model.card, method)
+    if refused:
+        raise ExplanationError(refused)
     if not 0 <= target_index < len(model.card.classes):
         raise ExplanationError(f"There is no class {target_index}. Choose 0 to {len(model.card.classes) - 1}.")
     chosen = _settings(explainer, settings or {})
     picture = squash(display(scan, frame), model.card.input)
-    found = explainer.attribute(model, picture, target_index, seed, chosen, progress or (lambda _: None))
-    on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling)
-    return Explanation(
-        method=method,
-        target_index=target_index,
-        target_name=model.card.classes[target_index],
-        heatmap=positive_part(on_scan),
-        signed=signed_part(on_scan),
-        raw=found.raw,
-        model_id=model.card.id,
-        model_version=model.card.version,
-        scan_sha256=scan.sha256,
-        frame=frame,
-        seed=seed if explainer.draws_random_numbers else None,
-        settings=asdict(chosen),
-        elapsed_s=time.perf_counter() - started,
-        fit=found.fit,
+
+    def made(found: Attribution) -> Explanation:
+        on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling)
+        return Explanation(
+            method=method,
+            target_index=target_index,
+            target_name=model.card.classes[target_index],
+            heatmap=positive_part(on_scan),
+            signed=signed_part(on_scan),
+            raw=found.raw,
+            model_id=model.card.id,
+            model_version=model.card.version,
+            scan_sha256=scan.sha256,
+            frame=frame,
+            seed=seed if explainer.draws_random_numbers else None,
+            settings=asdict(chosen),
+            elapsed_s=time.perf_counter() - started,
+            fit=found.fit,
+            samples=found.samples,
+            knows_class=explainer.knows_class,
+        )
+
+    def report(done: float, so_far: Attribution | None = None) -> None:
+        if progress:
+            progress(done)
+        if partial_map and so_far:
+            partial_map(made(so_far))
+
+    return made(explainer.attribute(model, picture, target_index, seed, chosen, report))
+
+
+def refusal(card: ModelCard, method: str) -> str | None:
+    """Why a method must not be shown for a model, as its card tells (see sanity.py); None where nothing is known."""
+    sanity: Any = card.metrics.get("sanity", {})
+    steps: Mapping[str, float] = sanity.get("weights", {}).get(method, {})
+    alike = list(steps.values())[-1] if steps else 0.0
+    if alike < ALIKE:
+        return None
+    return (
+        f"{EXPLAINERS[method].title} shows the picture, not this model: with all weights randomised its maps stay "
+        f"alike (rank correlation {alike:.2f}). Choose another method."
     )
 
 

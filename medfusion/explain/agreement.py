@@ -41,6 +41,16 @@ def agreement(first: Explanation, second: Explanation) -> Agreement:
     )
 
 
+def disagreement(first: Explanation, second: Explanation) -> np.ndarray:
+    """(H, W) float32 in -1..1: 1 where only the first map supports the target, -1 where only the second, 0 where alike.
+
+    Raises ValueError when they explain different things.
+    """
+    if subject(first) != subject(second):
+        raise ValueError("The maps explain different scans, models or classes.")
+    return first.heatmap - second.heatmap
+
+
 def subject(explanation: Explanation) -> tuple[object, ...]:
     return (
         explanation.scan_sha256, explanation.frame, explanation.model_id, explanation.model_version,

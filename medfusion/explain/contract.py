@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from medfusion.library import Model
-
-Progress = Callable[[float], None]  # called with the part done, 0..1; may raise Cancelled
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +17,13 @@ class Attribution:
     raw: np.ndarray
     resampling: Literal["bilinear", "nearest-exact"]  # how the grid of the scan is reached
     fit: float | None = None  # R² of a local surrogate model, 0..1
+    samples: int | None = None  # random draws that were answered
+
+
+class Progress(Protocol):
+    """Called with the part done, 0..1, and with the map so far where there is one. May raise Cancelled."""
+
+    def __call__(self, done: float, so_far: Attribution | None = None) -> None: ...
 
 
 class Method(Protocol):
@@ -40,4 +44,5 @@ class Explainer:
     settings: type  # a frozen dataclass whose defaults are the method's
     draws_random_numbers: bool = False
     tells_against: bool = True  # whether negative values of its map speak against the class
+    knows_class: bool = True  # whether each class has a map of its own
     is_slow: bool = False  # seconds rather than tenths of one on a CPU

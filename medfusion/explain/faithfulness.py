@@ -7,7 +7,7 @@ around the picture: as smooth, as uneven, in the wrong place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -18,7 +18,6 @@ from scipy import sparse
 from scipy.sparse.linalg import spsolve
 from torch import Tensor
 
-from medfusion.explain.contract import Progress
 from medfusion.explain.heatmap import finite
 from medfusion.imaging import display
 from medfusion.inference import class_log_odds
@@ -54,7 +53,7 @@ class Faithfulness:
 
 
 def faithfulness(
-    model: Model, scan: Scan, explanation: Explanation, seed: int = 0, progress: Progress | None = None
+    model: Model, scan: Scan, explanation: Explanation, seed: int = 0, progress: Callable[[float], None] | None = None
 ) -> Faithfulness | None:
     """Measure one map of a frame of a scan; the same seed gives the same figures. None for a map without contrast.
 

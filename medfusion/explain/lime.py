@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from lime.lime_image import LimeImageExplainer
 from lime.wrappers.scikit_image import SegmentationAlgorithm
+from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
 from medfusion.errors import ExplanationError
@@ -24,13 +25,15 @@ from medfusion.preprocess import to_batch
 
 NEGLIGIBLE = 0.01  # a superpixel that moves the log-odds by less, which is the odds by 1 %, is no evidence
 NOISE = 3.0  # nor is a map whose largest weight stays within so many standard errors of chance
+CHECK_EVERY = 64  # samples between two looks at how sure the weights are
 BATCH_SIZES = {"cpu": 32}  # other devices: 128
 
 
 @dataclass(frozen=True)
 class LimeSettings:
-    samples: int = 1000  # the package's default
-    superpixels: int = 60  # SLIC, about; quickshift takes ten times as long for no better ranking
+    samples: int = 1000  # at most; the package's default
+    settle: float = 0.995  # stop when the weights should correlate so well with those of endless samples; 1: never
+    superpixels: int = 36  # SLIC, about: as many as the package's quickshift, which takes ten times as long
     batch_size: int | None = None  # by the device, see BATCH_SIZES
 
     def __post_init__(self) -> None:
@@ -41,12 +44,15 @@ class LimeSettings:
 
 
 class TensorLime(LimeImageExplainer):
-    """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar."""
+    """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
 
-    def __init__(self, model: Model, seed: int, progress: Progress) -> None:
+    It stops when more samples would hardly change the order of the superpixels. The package draws row by row, so the
+    answer is its own for as many samples.
+    """
+
+    def __init__(self, model: Model, target_index: int, seed: int, settings: LimeSettings, progress: Progress) -> None:
         super().__init__(random_state=seed, feature_selection="none")
-        self.model, self.card, self.device, self.progress = model, model.card, model.device, progress
-        self.answers = np.empty((0, len(model.card.classes)))  # to the last draws, (samples, K)
+        self.model, self.target_index, self.settings, self.progress = model, target_index, settings, progress
 
     def data_labels(self, image, fudged_image, segments, classifier_fn, num_samples, batch_size=10):  # type: ignore[no-untyped-def]
         """The package's own draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers.
@@ -56,16 +62,33 @@ class TensorLime(LimeImageExplainer):
         count = int(segments.max()) + 1
         data = self.random_state.randint(0, 2, num_samples * count).reshape((num_samples, count))
         data[0, :] = 1
-        pair = to_batch(np.stack([image, fudged_image]), self.card.input).to(self.device)
+        pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
         shown, hidden = pair.contiguous()
-        where = torch.from_numpy(segments).to(self.device)
-        answers = []
-        for start in range(0, num_samples, batch_size):
-            keep = torch.from_numpy(data[start : start + batch_size] == 1).to(self.device)[:, None, where]
-            answers.append(finite(classifier_fn(torch.where(keep, shown, hidden))))
-            self.progress(min(1.0, (start + batch_size) / num_samples))
-        self.answers = np.concatenate(answers)
-        return data, self.answers
+        where = torch.from_numpy(segments).to(self.model.device)
+        answers: list[np.ndarray] = []
+        for first in range(0, num_samples, CHECK_EVERY):
+            last = min(first + CHECK_EVERY, num_samples)
+            for start in range(first, last, batch_size):
+                rows = data[start : min(start + batch_size, last)]
+                keep = torch.from_numpy(rows == 1).to(self.model.device)[:, None, where]
+                answers.append(finite(classifier_fn(torch.where(keep, shown, hidden))))
+                self.progress(min((start + len(rows)) / num_samples, 0.99))
+            weights, fit = self.fitted(data[:last], np.concatenate(answers))
+            error = standard_error(np.concatenate(answers)[:, self.target_index], fit, count)
+            self.found = Attribution(evidence(weights, error)[segments], "nearest-exact", fit, last)
+            self.progress(min(last / num_samples, 0.99), self.found)
+            if expected_correlation(weights, error) >= self.settings.settle < 1:
+                break
+        self.progress(1.0)
+        return data[:last], np.concatenate(answers)
+
+    def fitted(self, data: np.ndarray, answers: np.ndarray) -> tuple[np.ndarray, float]:
+        """The package's kernel and ridge: a weight for each superpixel, (superpixels,), and R², 0..1."""
+        distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
+        _, ranked, fit, _ = self.base.explain_instance_with_data(
+            data, answers, distances, self.target_index, data.shape[1], feature_selection="none"
+        )
+        return np.array([weight for _, weight in sorted(ranked)], np.float32), float(np.clip(fit, 0, 1))
 
     def answer(self, batch: Tensor) -> np.ndarray:
         """(B, 3, h, w), zero-centred, to the log-odds (B, K) of the calibrated probabilities."""
@@ -80,8 +103,8 @@ def attribute(
     segmentation = SegmentationAlgorithm(
         "slic", n_segments=settings.superpixels, compactness=10, sigma=1, start_label=0
     )
-    explainer = TensorLime(model, seed, progress)
-    explanation = explainer.explain_instance(
+    explainer = TensorLime(model, target_index, seed, settings, progress)
+    explainer.explain_instance(
         picture,
         explainer.answer,
         labels=(target_index,),
@@ -91,19 +114,25 @@ def attribute(
         segmentation_fn=lambda image: contiguous(segmentation(image)),
         random_seed=seed,
     )
-    weights = np.zeros(int(explanation.segments.max()) + 1, np.float32)
-    for superpixel, weight in explanation.local_exp[target_index]:
-        weights[superpixel] = weight
-    fit = float(np.clip(explanation.score, 0, 1))
-    weights[np.abs(weights) < NEGLIGIBLE] = 0
-    if weights.max() < NOISE * standard_error(explainer.answers[:, target_index], fit):
-        weights = np.minimum(weights, 0)
-    return Attribution(weights[explanation.segments], "nearest-exact", fit=fit)
+    return explainer.found
 
 
-def standard_error(answers: np.ndarray, fit: float) -> float:
+def evidence(weights: np.ndarray, error: float) -> np.ndarray:
+    """Weights without those that move nothing, and without positive ones where chance explains the largest."""
+    kept = np.where(np.abs(weights) < NEGLIGIBLE, 0, weights)
+    return np.minimum(kept, 0) if kept.max() < NOISE * error else kept
+
+
+def standard_error(answers: np.ndarray, fit: float, superpixels: int) -> float:
     """Of one ridge weight: what the surrogate leaves unexplained, over masks of variance 1/4. answers: (samples,)."""
-    return float(np.sqrt((1 - fit) * answers.var() / (len(answers) / 4)))
+    freedom = max(len(answers) - superpixels - 1, 1)
+    return float(np.sqrt((1 - fit) * answers.var() / (freedom / 4)))
+
+
+def expected_correlation(weights: np.ndarray, error: float) -> float:
+    """Of weights with such an error with weights without one, 0..1: what of their variance is not the error's."""
+    variance = float(weights.var())
+    return float(np.sqrt(max(0.0, 1 - error**2 / variance))) if variance else float(error == 0)
 
 
 def contiguous(segments: np.ndarray) -> np.ndarray:

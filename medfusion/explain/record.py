@@ -23,6 +23,7 @@ from medfusion.explain.agreement import agreement
 from medfusion.explain.faithfulness import Faithfulness
 from medfusion.explain.shortcuts import Shortcuts
 from medfusion.explain.stability import Stability
+from medfusion.explain.words import degenerate
 from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
@@ -91,7 +92,9 @@ def described(found: Explanation, tests: Tests) -> dict[str, object]:
         "seed": found.seed,
         "elapsed_s": round(found.elapsed_s, 4),
         "fit": found.fit,
+        "samples": found.samples,
         "has_positive_evidence": found.has_positive_evidence,
+        "degenerate": degenerate(found),
         "in_words": describe(found),
         "stability": stable_figures(found, stable),
         "faithfulness": faithful

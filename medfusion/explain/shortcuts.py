@@ -6,7 +6,7 @@ interpolation from its rim, and the picture is scored again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from medfusion.explain.contract import Progress
 from medfusion.explain.faithfulness import chances, fill, neighbours
 from medfusion.imaging import display
 from medfusion.library import Model
@@ -69,7 +68,9 @@ class Shortcuts:
         return f"Beware of a shortcut: {held}, the probability of {target} goes {change}."
 
 
-def shortcuts(model: Model, scan: Scan, explanation: Explanation, progress: Progress | None = None) -> Shortcuts:
+def shortcuts(
+    model: Model, scan: Scan, explanation: Explanation, progress: Callable[[float], None] | None = None
+) -> Shortcuts:
     """Probe one map of a frame of a scan. progress may raise Cancelled."""
     spec = model.card.input
     picture = squash(display(scan, explanation.frame), spec)

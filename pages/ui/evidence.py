@@ -13,7 +13,7 @@ from medfusion.errors import MedFusionError
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
 from pages.ui import pictures, resources, state, trust
 from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
-from pages.ui.messages import explained_errors, percent, plain, spoken
+from pages.ui.messages import explained_errors, plain, spoken
 from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
 from pages.ui.state import Case
@@ -27,6 +27,7 @@ AGREEMENT = (
 )
 SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"
+PREVIEW_PX = 180  # of a map that is still being computed
 
 
 @dataclass(frozen=True)
@@ -38,23 +39,34 @@ class Look:
     scale: str
     signed: bool
     outline: float | None  # level, or None
+    difference: bool  # a panel of where the first two disagree
 
 
 def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, card: ModelCard) -> None:
     """Controls, the one figure, what each map says and how far it can be believed, and what is still running."""
     look = choose_look(case, scan, view, prediction, card)
-    jobs = {method: resources.job_of(prediction, look.target_index, method) for method in look.methods}
+    refused = {method: reason for method in service.EXPLAINERS if (reason := service.refusal(card, method))}
+    every = {
+        method: resources.job_of(prediction, look.target_index, method)
+        for method in service.EXPLAINERS
+        if method not in refused
+    }
+    jobs = {method: every[method] for method in look.methods if method in every}
     above = st.container()  # keeps the figure in one place: moved, it would be seen twice until the page is done
     for method, job in jobs.items():
         if not is_slow(method) and resources.explanation(job) is None:
             with above, explained_errors(), st.spinner(f"Computing {title(method)}…"):
                 resources.explain(job, scan)
     made = {method: resources.explanation(job) for method, job in jobs.items()}
-    sentences = {method: sentence(explanation) for method, explanation in made.items() if explanation}
+    sentences = {method: service.describe(explanation) for method, explanation in made.items() if explanation}
     target = spoken(card.classes[look.target_index])
     panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
+    panels += difference_panels(jobs, made, look)
     alt = " ".join([f"The scan {case.name}.", *sentences.values()])
     plot(case, scan, view, [Panel("Scan"), *panels], alt)
+    for method in look.methods:
+        if method in refused:
+            st.warning(plain(refused[method]), icon=":material/visibility_off:")
     running = st.container()
     for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
         with column:
@@ -63,7 +75,6 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     show_agreement([explanation for explanation in made.values() if explanation])
     trust.show_shortcuts(jobs)
     trust.offer_files(jobs, scan)
-    every = {method: resources.job_of(prediction, look.target_index, method) for method in service.EXPLAINERS}
     slow = [
         Task(job, title(method), partial(resources.explain, job, scan))
         for method, job in jobs.items()
@@ -71,8 +82,8 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     ]
     for task in [*slow, *trust.tasks(jobs, scan)]:
         with running:
-            run_slowly(task)
-    trust.show_comparison(every, scan, run_slowly)
+            run_slowly(task, scan)
+    trust.show_comparison(every, scan, partial(run_slowly, scan=scan))
 
 
 def show_agreement(made: list[Explanation]) -> None:
@@ -130,12 +141,13 @@ def choose_look(case: Case, scan: Scan, view: View, prediction: Prediction, card
                 help="Blue speaks against the class, orange for it.",
                 persist_state="session",
             )
+            difference = st.toggle("Show where the first two maps disagree", key="difference", persist_state="session")
             outlined = st.toggle("Outline the strongest evidence", key="outlined", persist_state="session")
             level = st.slider(
                 "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
             )
     map_controls(case, shown(scan, view))
-    return Look(methods, target, scale, signed, level if outlined else None)
+    return Look(methods, target, scale, signed, level if outlined else None, difference)
 
 
 def choose_target(case: Case, prediction: Prediction, card: ModelCard) -> int:
@@ -171,6 +183,18 @@ def map_panel(made: Explanation | None, job: Job, look: Look, target: str) -> Pa
     )
 
 
+def difference_panels(jobs: dict[str, Job], made: dict[str, Explanation | None], look: Look) -> list[Panel]:
+    """Where the first two maps with evidence disagree, if the reader wants to see it."""
+    pair = [(jobs[method], found) for method, found in made.items() if found and found.has_positive_evidence][:2]
+    if not look.difference or len(pair) < 2:
+        return []
+    (one, first), (other, second) = pair
+    bar = ColourBar(
+        pictures.SCALES[SIGNED_SCALE], "Marked by one map only", title(other.method), title(one.method), "both or none"
+    )
+    return [Panel("Where they disagree", pictures.difference_uri(one, other, SIGNED_SCALE, first, second), bar)]
+
+
 def colour_bar(scale: str, signed: bool, target: str) -> ColourBar:
     colours = pictures.SCALES[scale]
     if signed:
@@ -184,15 +208,24 @@ def plot(case: Case, scan: Scan, view: View, panels: list[Panel], alt: str) -> N
     st.plotly_chart(figure, key="evidence", config=TOOLS, theme=None, alt=alt)
 
 
-def sentence(explanation: Explanation) -> str:
-    """Where the evidence lies, in words, with how well the method itself fits."""
-    words = service.describe(explanation)
-    if explanation.fit is not None:
-        words += f" Its local model explains {percent(explanation.fit)} of the change (R²)."
-    return words
+class Bar:
+    """Progress of a slow task, and a small picture of its map so far where it has one."""
+
+    def __init__(self, task: Task, scan: Scan) -> None:
+        self.task, self.scan = task, scan
+        with st.container(horizontal=True, vertical_alignment="center"):
+            self.picture = st.empty()
+            self.bar = st.progress(0.0, text=f"Computing {task.title}…")
+            st.button("Stop", key=f"stop-{task.title}", on_click=state.stop, args=(task.key,), icon=":material/stop:")
+
+    def __call__(self, done: float) -> None:
+        self.bar.progress(done, text=f"Computing {self.task.title}: {done:.0%}")  # a click that stops it surfaces here
+
+    def show(self, so_far: Explanation) -> None:
+        self.picture.image(service.overlay(self.scan, so_far), width=PREVIEW_PX)
 
 
-def run_slowly(task: Task) -> None:
+def run_slowly(task: Task, scan: Scan) -> None:
     """Do slow work with progress. Stop, or any other click, ends it; a click elsewhere starts it again."""
     name = task.title[0].upper() + task.title[1:]
     if state.is_stopped(task.key):
@@ -200,15 +233,8 @@ def run_slowly(task: Task) -> None:
             st.markdown(f"{name} was stopped.", width="content")
             st.button(f"Compute {task.title}", key=f"resume-{task.title}", on_click=state.resume, args=(task.key,))
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        bar = st.progress(0.0, text=f"Computing {task.title}…")
-        st.button("Stop", key=f"stop-{task.title}", on_click=state.stop, args=(task.key,), icon=":material/stop:")
-
-    def report(done: float) -> None:
-        bar.progress(done, text=f"Computing {task.title}: {done:.0%}")  # a click that stops it surfaces here
-
     try:
-        task.run(report)
+        task.run(Bar(task, scan))
     except MedFusionError:
         state.stop(task.key)  # so that the error stays in view instead of being met again
         raise

@@ -73,16 +73,27 @@ def map_uri(
 
     hatched: whether places of _unstable (h, w), bool, are hatched.
     """
-    values = grid(_explanation.signed if signed else _explanation.heatmap)
+    picture = coloured(_explanation.signed if signed else _explanation.heatmap, scale, signed)
+    if hatched and _unstable is not None:
+        rows, columns = np.indices(picture.shape[:2])
+        where = np.asarray(Image.fromarray(_unstable).resize(picture.shape[1::-1], Image.Resampling.NEAREST))
+        picture[where & ((rows + columns) % HATCH_PX < 2)] = (*HATCH_COLOUR, 255)
+    return data_uri(Image.fromarray(picture))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def difference_uri(first: Job, second: Job, scale: str, _first: Explanation, _second: Explanation) -> str:
+    """Where two maps disagree, in the colours of a signed map."""
+    return data_uri(Image.fromarray(coloured(service.disagreement(_first, _second), scale, signed=True)))
+
+
+def coloured(values: np.ndarray, scale: str, signed: bool) -> np.ndarray:
+    """(H, W) in 0..1, or in -1..1 if signed, to RGBA (h, w, 4) uint8 at the size a map is shown."""
+    values = grid(values)
     position = (values + 1) / 2 if signed else values
     colours = ramp(scale)[np.rint(255 * np.clip(position, 0, 1)).astype(np.uint8)]
     alpha = np.rint(255 * np.clip(np.abs(values) / CLEAR_BELOW, 0, 1)).astype(np.uint8)
-    if hatched and _unstable is not None:
-        rows, columns = np.indices(values.shape)
-        where = np.asarray(Image.fromarray(_unstable).resize(values.shape[::-1], Image.Resampling.NEAREST))
-        lines = where & ((rows + columns) % HATCH_PX < 2)
-        colours, alpha = np.where(lines[..., None], HATCH_COLOUR, colours).astype(np.uint8), np.where(lines, 255, alpha)
-    return data_uri(Image.fromarray(np.dstack([colours, alpha.astype(np.uint8)])))
+    return np.dstack([colours, alpha])
 
 
 def grid(values: np.ndarray) -> np.ndarray:

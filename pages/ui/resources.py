@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import streamlit as st
 
@@ -156,12 +156,21 @@ def explanation(job: Job) -> Explanation | None:
     return explanations().get(job)
 
 
-def explain(job: Job, scan: Scan, progress: Callable[[float], None] | None = None) -> Explanation:
+class Report(Protocol):
+    """How slow work tells of itself: the part done, 0..1, and the map so far."""
+
+    def __call__(self, done: float) -> None: ...
+
+    def show(self, so_far: Explanation) -> None: ...
+
+
+def explain(job: Job, scan: Scan, report: Report | None = None) -> Explanation:
     """Make a map and keep it. Raises ExplanationError."""
     loaded = model(job.model_id, job.model_version)
     made = service.explain(
-        loaded, scan, job.target_index, job.method, frame=job.frame, seed=job.seed, progress=progress
-    )
+        loaded, scan, job.target_index, job.method, frame=job.frame, seed=job.seed, progress=report,
+        partial_map=report.show if report else None,
+    )  # fmt: skip
     return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)
 
 

@@ -15,7 +15,7 @@ from medfusion.types import Scan
 from pages.ui import resources, state
 from pages.ui.figure import plain_layout
 from pages.ui.messages import plain
-from pages.ui.resources import Job
+from pages.ui.resources import Job, Report
 
 REPEAT = "repeat"  # key of the switch that repeats a method with other seeds
 COMPARE = "compare-all"
@@ -31,7 +31,7 @@ class Task(NamedTuple):
 
     key: Hashable
     title: str
-    run: Callable[[Callable[[float], None]], object]
+    run: Callable[[Report], object]
 
 
 def title(method: str) -> str:

@@ -55,4 +55,4 @@ def eager_score(model: Model) -> Callable[[np.ndarray], np.ndarray]:
 
 def packaged_lime(eager: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> None:
     """As the package is used without a thought: quickshift, 1000 samples, batches of 10."""
-    LimeImageExplainer(random_state=0).explain_instance(picture, eager, labels=(1,), progress_bar=False)
+    LimeImageExplainer(random_state=0).explain_instance(picture, eager, labels=(1,))

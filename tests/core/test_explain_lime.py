@@ -12,7 +12,7 @@ from medfusion import network
 from medfusion.errors import Cancelled, ExplanationError
 from medfusion.explain import explain
 from medfusion.explain import lime as subject
-from medfusion.explain.lime import LimeSettings, contiguous, standard_error
+from medfusion.explain.lime import LimeSettings, contiguous, expected_correlation, standard_error
 from medfusion.inference import log_odds, score
 from medfusion.preprocess import squash
 from tests.core.toy_networks import DOT_PX, ToyNet, corner, dotted, model_of, one_class_a_quadrant, scan_of
@@ -140,7 +140,18 @@ def test_positive_weights_that_chance_explains_count_as_none():
 
 def test_standard_error_of_a_weight_by_hand():
     answers = np.tile([0.2, 0.6], 50)  # variance 0.04 over 100 samples; half of it unexplained
-    assert standard_error(answers, fit=0.5) == pytest.approx(np.sqrt(0.02 / 25))
+    assert standard_error(answers, fit=0.5, superpixels=19) == pytest.approx(
+        np.sqrt(0.02 / 20)
+    )  # 80 degrees of freedom
+
+
+def test_expected_correlation_by_hand():
+    weights = np.array([-0.5, 0.5, -0.5, 0.5])  # variance 0.25
+    assert expected_correlation(weights, error=0.0) == 1
+    assert expected_correlation(weights, error=0.3) == pytest.approx(0.8)  # 0.09 of 0.25 is the error's
+    assert expected_correlation(weights, error=0.6) == 0  # the error explains all of it
+    assert expected_correlation(np.zeros(4), error=0.1) == 0  # nothing but error
+    assert expected_correlation(np.zeros(4), error=0.0) == 1  # nothing at all: more samples change nothing
 
 
 def test_calibration_acts_on_what_is_explained():
@@ -178,7 +189,46 @@ def test_the_network_sees_batches_of_the_size_asked_for():
 
     model = model_of(Measuring([[1, 0, 0, 0]]), ("no", "yes"), task="binary")
     explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 100, "superpixels": 16, "batch_size": 40})
-    assert sizes == [40, 40, 20]
+    assert sizes == [40, 24, 36]  # a look at the order after 64
+
+
+def test_a_clear_case_stops_early_with_the_answer_of_as_many_samples():
+    model, scan = linear_model(), scan_of(one_dot_a_quadrant())
+    early = explain(model, scan, 1, "lime", settings={"superpixels": 16})
+    assert early.samples == subject.CHECK_EVERY  # all is explained at the first look
+    fixed = explain(model, scan, 1, "lime", settings={"superpixels": 16, "samples": early.samples, "settle": 1})
+    assert np.array_equal(early.raw, fixed.raw)
+    assert early.fit == fixed.fit
+
+
+def test_a_toss_up_is_sampled_to_the_end():
+    """Superpixels whose weights are chance alone change places without end."""
+    noise = torch.Generator().manual_seed(0)
+
+    class Noise(ToyNet):
+        def classify(self, cnn_map: Tensor) -> tuple[Tensor, network.Features]:
+            logits, features = super().classify(cnn_map)
+            return logits + torch.randn(logits.shape, generator=noise), features
+
+    model = model_of(Noise([[0, 0, 0, 0]]), ("no", "yes"), task="binary")
+    assert explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 600}).samples == 600
+
+
+def test_without_settling_every_sample_is_drawn():
+    scan = scan_of(one_dot_a_quadrant())
+    made = explain(linear_model(), scan, 1, "lime", settings={"superpixels": 16, "settle": 1})
+    assert made.samples == LimeSettings().samples
+
+
+def test_maps_so_far_are_handed_over_and_come_nearer():
+    so_far = []
+    scan = scan_of(one_dot_a_quadrant())
+    settings = {"superpixels": 16, "samples": 200, "settle": 1}
+    last = explain(linear_model(), scan, 1, "lime", settings=settings, partial_map=so_far.append)
+    assert [one.samples for one in so_far] == [64, 128, 192, 200]
+    errors = [np.abs(one.raw - last.raw).max() for one in so_far]
+    assert errors[0] >= errors[1] >= errors[2] > errors[3] == 0
+    assert so_far[0].heatmap.shape == last.heatmap.shape
 
 
 def test_cancelled_half_way_no_further_batch_is_answered():

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 
 from medfusion.explain import describe
-from medfusion.explain.words import ninths
+from medfusion.explain.words import CAUTIONS, degenerate, ninths
 from medfusion.types import Explanation
 
 
-def explanation(heatmap: np.ndarray, target_name: str = "pneumonia") -> Explanation:
+def explanation(signed: np.ndarray, target_name: str = "pneumonia", **more) -> Explanation:
+    signed = signed.astype(np.float32)
     return Explanation(
         method="gradcam",
         target_index=1,
         target_name=target_name,
-        heatmap=heatmap.astype(np.float32),
-        signed=heatmap.astype(np.float32),
-        raw=heatmap.astype(np.float32),
+        heatmap=signed.clip(0),
+        signed=signed,
+        raw=signed,
         model_id="toy",
         model_version="1",
         scan_sha256="5ca",
@@ -23,6 +24,7 @@ def explanation(heatmap: np.ndarray, target_name: str = "pneumonia") -> Explanat
         seed=None,
         settings={},
         elapsed_s=0.0,
+        **more,
     )
 
 
@@ -84,3 +86,60 @@ def test_ninths_are_shares_of_the_sum_also_where_sides_do_not_divide_by_three():
 
 def test_a_very_narrow_map_is_described_too():
     assert "lower" in describe(explanation(np.array([[0.0], [0.0], [1.0]])))
+
+
+def test_what_speaks_against_is_placed_and_weighed():
+    sentence = describe(explanation(spot(0, 0) - spot(2, 2) / 3))  # a quarter of all speaks against
+    assert "lies mostly in the upper left" in sentence
+    assert "25 % of what the map marks speaks against it, mostly in the lower right." in sentence
+
+
+def test_next_to_nothing_against_is_not_called_nothing():
+    assert "Less than 1 % of what the map marks speaks against it" in describe(
+        explanation(spot(0, 0) - spot(2, 2) / 1000)
+    )
+
+
+def test_a_map_that_only_supports_says_nothing_about_the_opposite():
+    assert "against" not in describe(explanation(spot(0, 0)))
+
+
+def test_how_well_a_local_model_fits_is_said_with_its_samples():
+    sentence = describe(explanation(spot(0, 0), fit=0.794, samples=320))
+    assert sentence.endswith("Its local model explains 79 % of the change (R²), from 320 samples.")
+
+
+def test_a_map_of_no_class_never_names_one():
+    for signed in (spot(0, 0) - spot(2, 2), np.ones((90, 120)) - 0.01 * spot(0, 0)):
+        sentence = describe(explanation(signed, knows_class=False))
+        assert sentence.startswith("The attention ")
+        assert "the same for every class" in sentence
+        assert "pneumonia" not in sentence
+        assert "against" not in sentence
+
+
+def edges() -> np.ndarray:
+    """(96, 128) of ones, with zeros but for the outermost sixteenth of each side."""
+    signed = np.ones((96, 128))
+    signed[6:-6, 8:-8] = 0
+    return signed
+
+
+@pytest.mark.parametrize(
+    ("signed", "kind"),
+    [
+        (np.ones((90, 120)), "constant"),
+        (0.995 + 0.005 * spot(1, 1), "constant"),
+        (-np.ones((90, 120)), "constant"),
+        (-spot(1, 1), "all negative"),
+        (edges(), "border only"),
+        (edges() + 0.02 * (1 - edges()), "border only"),  # a faint rest inside
+        (edges() + 0.2 * (1 - edges()), None),
+        (spot(0, 0), None),
+        (np.zeros((90, 120)), None),  # no evidence at all, which is said as such
+    ],
+)
+def test_degenerate_maps_are_told_from_others(signed, kind):
+    made = explanation(signed)
+    assert degenerate(made) == kind
+    assert [text for text in CAUTIONS.values() if text in describe(made)] == ([CAUTIONS[kind]] if kind else [])

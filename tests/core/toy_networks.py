@@ -38,6 +38,11 @@ class ToyNet(nn.Module):
         dots = F.avg_pool2d(evidence, CELL_PX) * CELL_PX**2 / DOT_PX**2
         return dots * quadrants(dots.shape[2], dots.shape[3])
 
+    def attentions(self, cnn_map: Tensor) -> list[Tensor]:
+        """One block, one head: all look at the dots, and nowhere in particular where there are none."""
+        seen = cnn_map.sum(1).flatten(1) + 1e-6
+        return [(seen / seen.sum(1, keepdim=True))[:, None, None].expand(-1, 1, seen.shape[1], -1)]
+
     def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
         return self.head(cnn_map.sum((2, 3))), Features(cnn_map, cnn_map)
 

@@ -1,0 +1,70 @@
+"""Do maps depend on what the model has learned? Its weights are randomised (Adebayo 2018, section 3.1).
+
+A method whose maps stay alike shows the picture, not the model, and is refused for it: see explain.refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from medfusion.explain import EXPLAINERS, explain
+from medfusion.explain.agreement import cells
+from medfusion.inference import score
+from medfusion.library import Model
+from medfusion.network import build
+from medfusion.types import Explanation, Scan
+
+PARTS = ("head", "norm", "encoder", "embed", "deep", "stages", "stem")  # of MedFusionNet, from the answer down
+QUICK: Mapping[str, Mapping[str, object]] = {"lime": {"samples": 300}}
+
+
+def cascade(model: Model, pictures: Sequence[np.ndarray], method: str, seed: int = 1) -> dict[str, float]:
+    """Likeness of the maps before and after randomising the parts down to one, for each part in order.
+
+    pictures: display pictures, (h, w, 3) uint8. The most probable class of each is explained. A slow method is run with
+    all parts randomised only.
+    """
+    steps = PARTS[-1:] if EXPLAINERS[method].is_slow else PARTS
+    lesser = {part: randomised(model, PARTS[: PARTS.index(part) + 1], seed) for part in steps}
+    return likenesses(model, lesser, pictures, method)
+
+
+def likenesses(
+    model: Model, others: Mapping[str, Model], pictures: Sequence[np.ndarray], method: str
+) -> dict[str, float]:
+    """Mean rank correlation, without its sign, between the maps of one model and of each other model, 0..1."""
+    scans = [Scan(picture[None], "", str(number), "decoded") for number, picture in enumerate(pictures)]
+    targets = [int(score(model, picture)[0].argmax()) for picture in pictures]
+
+    def maps(of: Model) -> list[Explanation]:
+        unjudged = replace(of, card=replace(of.card, metrics={}))  # an earlier refusal must not stop a new look
+        pairs = zip(scans, targets, strict=True)
+        return [explain(unjudged, scan, target, method, settings=QUICK.get(method)) for scan, target in pairs]
+
+    own = maps(model)
+    return {
+        name: float(np.mean([likeness(one, other) for one, other in zip(own, maps(of), strict=True)]))
+        for name, of in others.items()
+    }
+
+
+def randomised(model: Model, parts: Sequence[str], seed: int) -> Model:
+    """A copy with some parts as they were before any training."""
+    fresh = build(model.card.size, model.network.head.out_features, seed)
+    network = deepcopy(model.network)
+    for part in parts:
+        getattr(network, part).load_state_dict(getattr(fresh, part).state_dict())
+    return replace(model, network=network.to(model.device))
+
+
+def likeness(one: Explanation, other: Explanation) -> float:
+    """Rank correlation without its sign, 0..1; 0 where a map is the same everywhere."""
+    first, second = cells(one.signed), cells(other.signed)
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    return abs(float(spearmanr(first, second).statistic))

@@ -1,0 +1,120 @@
+"""`python -m tests.bench.planted`: do the maps find what an answer is known to rest on?
+
+A checkered disc is planted at a random place in half of the drawn chest X-rays, a plain disc as bright in all of them.
+A network learns which have the checkered one, and each method is asked where it is. Takes some minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from medfusion import inference
+from medfusion.explain import EXPLAINERS, explain
+from medfusion.explain.truth import Overlap, against
+from medfusion.library import Model
+from medfusion.synthetic import chest_xray
+from medfusion.types import InputSpec, Scan
+from tests.core.toy_networks import model_of
+from training import loop
+from training.config import TrainConfig
+from training.datasets import Pictures
+
+SIDE_PX = 160
+RADIUS_PX = 14
+CHECK_PX = 4
+CLASSES = ("plain", "checkered")
+RESULTS = Path(__file__).parent / "results" / "planted.csv"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser("python -m tests.bench.planted", description=__doc__)
+    parser.add_argument("--scans", type=int, default=40, help="scans that are explained (default: 40)")
+    parser.add_argument("--epochs", type=int, default=8, help="of training (default: 8)")
+    parser.add_argument("--pictures", type=int, default=640, help="of training (default: 640)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the table to write")
+    options = parser.parse_args(arguments)
+    scores = measure(trained(options.pictures, options.epochs), options.scans)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    with options.out.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.DictWriter(file, scores[0])
+        lines.writeheader()
+        lines.writerows(scores)
+    return 0
+
+
+def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pictures (n, side, side, 3) uint8, labels (n,), and masks (n, side, side) of the checkered disc."""
+    rng = np.random.default_rng(seed)
+    bodies = [chest_xray(SIDE_PX, seed=int(body)) // 16 for body in rng.integers(0, 10_000, max(2, count // 16))]
+    pictures, masks = np.empty((count, SIDE_PX, SIDE_PX, 3), np.uint8), np.zeros((count, SIDE_PX, SIDE_PX), bool)
+    labels = np.arange(count) % 2
+    for picture, mask, label in zip(pictures, masks, labels, strict=True):
+        body = np.roll(bodies[rng.integers(len(bodies))], rng.integers(-12, 13, 2), (0, 1)).astype(np.int16)
+        first, second = places(rng)
+        body[first] = np.clip(body[first] * 0.6 + 70, 0, 255)
+        if label:
+            rows, columns = np.indices(body.shape) // CHECK_PX
+            body[second] = np.where((rows + columns)[second] % 2, 200, 40)
+            mask[second] = True
+        picture[:] = np.clip(body + rng.normal(0, 6, body.shape), 0, 255)[..., None]
+    return pictures, labels.astype(np.int64), masks
+
+
+def places(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two discs that do not touch, as masks."""
+    while True:
+        centres = rng.uniform(RADIUS_PX, SIDE_PX - RADIUS_PX, (2, 2))
+        if np.linalg.norm(centres[0] - centres[1]) > 2.5 * RADIUS_PX:
+            break
+    rows, columns = np.indices((SIDE_PX, SIDE_PX))
+    first, second = (np.hypot(rows - y, columns - x) <= RADIUS_PX for y, x in centres)
+    return first, second
+
+
+def trained(count: int, epochs: int) -> Model:
+    """A network that answers by the checkered disc alone."""
+    config = TrainConfig(
+        epochs=epochs, patience=epochs, frozen_stages=1, train_px=SIDE_PX, side_px=SIDE_PX, average_decay=0.98,
+        augmentation="general", workers=1,
+    )  # fmt: skip
+    spec = InputSpec(SIDE_PX, SIDE_PX)
+    train, val = (as_set(number, seed, spec) for number, seed in ((count, 0), (96, 1)))
+    network, parts = loop.started(config, CLASSES, "binary")
+    with tempfile.TemporaryDirectory() as folder:
+        network = loop.fit(network, train, val, "binary", config, Path(folder), trained=parts)
+    made = model_of(network, CLASSES, "binary", SIDE_PX, SIDE_PX)
+    return replace(made, card=replace(made.card, input=spec))
+
+
+def as_set(count: int, seed: int, spec: InputSpec) -> Pictures:
+    pictures, labels, _ = drawn(count, seed)
+    return Pictures(pictures, np.arange(count), labels, spec, np.zeros(count, dtype=int))
+
+
+def measure(model: Model, count: int) -> list[dict[str, object]]:
+    """One row for each method: means over the scans that the network answers rightly."""
+    pictures, labels, masks = drawn(2 * count, seed=2)
+    right = [i for i in np.flatnonzero(labels == 1) if inference.score(model, pictures[i])[0].argmax() == 1]
+    sys.stdout.write(f"{len(right)} of {count} planted discs are recognised\n")
+    rows = []
+    for method in EXPLAINERS:
+        found: list[Overlap] = []
+        for i in right:
+            scan = Scan(frames=pictures[i][None], name="planted", sha256=str(i), file_format="drawn")
+            made = explain(model, scan, 1, method)
+            found.append(against(made.heatmap, masks[i]))
+        mean = {name: round(float(np.mean([asdict(one)[name] for one in found])), 3) for name in asdict(found[0])}
+        rows.append({"method": method, "scans": len(right)} | mean)
+        sys.stdout.write("  ".join(f"{key} {value}" for key, value in rows[-1].items()) + "\n")
+    return rows
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,88 @@
+"""`python -m training sanity`: would a model's maps look the same without what it has learned? See explain/sanity.py.
+
+Weights are randomised part by part, and a second network is trained on the same pictures with shuffled labels (Adebayo
+2018, sections 3.1 and 3.2). The figures go to the card; a method whose maps do not change is refused for the model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+
+from medfusion import library
+from medfusion.errors import ConfigError
+from medfusion.explain import EXPLAINERS, refusal
+from medfusion.explain.sanity import cascade, likenesses
+from medfusion.labelled import read_labelled
+from medfusion.library import Model
+from training import loop
+from training.config import TrainConfig
+from training.datasets import Pictures, decode, pictures_of, with_splits
+from training.readme import readme
+
+SCANS = 8  # of val, that are explained
+MOST = 1000  # pictures with shuffled labels
+OTHER = "shuffled"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="the model, by id or folder")
+    parser.add_argument("--data", type=Path, required=True, help="the zip or folder that it was trained on")
+    parser.add_argument("--sanity-epochs", type=int, help="of training on shuffled labels; default: the model's own")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the decoded pictures")
+
+
+def run(options: argparse.Namespace) -> str:
+    """Write the figures to the card and its README.md. Returns which methods passed, in words."""
+    folder = library.find(options.model)
+    model = library.load(str(folder.resolve()), "cpu")
+    known = {setting.name for setting in fields(TrainConfig)} - {"start"}
+    told: dict[str, object] = dict(model.card.training.get("config", {}))  # type: ignore[call-overload]
+    config = TrainConfig(**{name: value for name, value in told.items() if name in known})  # type: ignore[arg-type]
+    if options.sanity_epochs is not None:
+        config = replace(config, sanity_epochs=options.sanity_epochs)
+    data = with_splits(read_labelled(options.data), config.seed)
+    pictures = decode(data, model.card.input, options.runs / model.card.id / "pictures.npy")
+    train, val = (
+        pictures_of(data, pictures, split, model.card.classes, model.card.input) for split in ("train", "val")
+    )
+    metrics = dict(model.card.metrics) | {"sanity": figures(model, train, val, config)}
+    card = library.save(folder, replace(model.card, metrics=metrics), model.network)
+    (folder / "README.md").write_text(readme(card), encoding="utf-8")
+    refused = [reason for method in EXPLAINERS if (reason := refusal(card, method))]
+    return "\n".join(refused or [f"The maps of all methods depend on what {card.id} has learned."])
+
+
+def figures(model: Model, train: Pictures, val: Pictures, config: TrainConfig) -> dict[str, object]:
+    """By method, how alike maps are after randomising weights (by the last part) and after shuffling labels."""
+    rows = val.rows[np.linspace(0, len(val) - 1, min(SCANS, len(val))).astype(int)]
+    pictures = [np.asarray(val.pictures[row]) for row in rows]
+    found: dict[str, object] = {"scans": len(rows)}
+    found["weights"] = {method: cascade(model, pictures, method) for method in EXPLAINERS}
+    if config.sanity_epochs:
+        other = {OTHER: shuffled(model, train, config)}
+        found["labels"] = {method: likenesses(model, other, pictures, method)[OTHER] for method in EXPLAINERS}
+    return found
+
+
+def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
+    """A network that was trained on the same pictures with labels that mean nothing, from no model that knows them."""
+    rng = np.random.default_rng(config.seed)
+    chosen = rng.choice(len(train), min(MOST, len(train)), replace=False)
+    part = replace(
+        train, rows=train.rows[chosen], labels=rng.permutation(train.labels[chosen]), groups=train.groups[chosen]
+    )
+    epochs = config.sanity_epochs
+    config = replace(config, start="imagenet", epochs=epochs, patience=epochs)
+    try:
+        network, trained = loop.started(config, model.card.classes, model.card.task)
+    except ConfigError:  # ImageNet weights are not installed
+        config = replace(config, start="scratch", frozen_stages=0)
+        network, trained = loop.started(config, model.card.classes, model.card.task)
+    with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
+        network = loop.fit(network, part, part, model.card.task, config, Path(folder), trained=trained)
+    return replace(model, network=network)
