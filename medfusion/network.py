@@ -65,10 +65,12 @@ class Features(NamedTuple):
 
     cnn_map: (B, 112, H/16, W/16), the map that the tokens are cut from.
     token_grid: (B, D, H/16, W/16), the tokens after the encoder, laid out as an image.
+    deep_map: (B, 192, H/32, W/32), the last convolutional map.
     """
 
     cnn_map: Tensor
     token_grid: Tensor
+    deep_map: Tensor
 
 
 def conv_bn(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
@@ -188,19 +190,26 @@ class MedFusionNet(nn.Module):
             raise ConfigError(
                 f"The input is {x.shape[-2]}×{x.shape[-1]} px. Choose sides that are multiples of {STRIDE}."
             )
-        logits, found = self.classify(self.extract(x))
+        found = self.maps(self.extract(x))
+        logits = self.decide(found)
         return (logits, found) if features else logits
 
     def extract(self, x: Tensor) -> Tensor:
         """The CNN: (B, 3, H, W) to the map (B, 112, H/16, W/16)."""
         return self.stages(self.stem(x))
 
-    def fuse(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
-        """Patch embedding, Transformer and deep stage: what the head sees, (B, D + 192), and the maps behind it."""
+    def maps(self, cnn_map: Tensor) -> Features:
+        """Patch embedding and Transformer, and the deep stage beside them."""
         tokens = self.norm(self.encoder(self.embed(cnn_map)))
-        token_grid = tokens.transpose(1, 2).unflatten(2, cnn_map.shape[-2:])
-        fused = torch.cat([token_grid.mean((2, 3)), self.deep(cnn_map).mean((2, 3))], dim=1)
-        return fused, Features(cnn_map, token_grid)
+        return Features(cnn_map, tokens.transpose(1, 2).unflatten(2, cnn_map.shape[-2:]), self.deep(cnn_map))
+
+    def fused(self, features: Features) -> Tensor:
+        """What the head sees: the means of tokens and deep map, (B, D + 192)."""
+        return torch.cat([features.token_grid.mean((2, 3)), features.deep_map.mean((2, 3))], dim=1)
+
+    def decide(self, features: Features) -> Tensor:
+        """Fusion and head: logits (B, outputs)."""
+        return self.head(self.dropout(self.fused(features)))
 
     def attentions(self, cnn_map: Tensor) -> list[Tensor]:
         """Attention of each Transformer block, (B, heads, N, N), rows sum to 1; N = h · w, row by row."""
@@ -209,11 +218,6 @@ class MedFusionNet(nn.Module):
             found.append(block.attention(tokens))
             tokens = block(tokens)
         return found
-
-    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
-        """Everything after the CNN: patch embedding, Transformer, fusion and head."""
-        fused, found = self.fuse(cnn_map)
-        return self.head(self.dropout(fused)), found
 
 
 def build(size: str, outputs: int, seed: int = 0) -> MedFusionNet:

@@ -106,4 +106,5 @@ def load() -> Router | None:
 def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
     """(n, D) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
     batch = to_batch(pictures, foundation.card.input).to(foundation.device)
-    return foundation.network.fuse(foundation.network.extract(batch))[0].float().cpu().numpy()
+    network = foundation.network
+    return network.fused(network.maps(network.extract(batch))).float().cpu().numpy()

@@ -29,7 +29,7 @@ EXPLAINERS: dict[str, Explainer] = {
         "Grad-CAM",
         "Regions whose features push the score of the class up, seen from inside the network; coarse.",
         partial(cam.attribute, GradCAM),
-        cam.CamSettings,
+        cam.DeepCamSettings,
     ),
     "lime": Explainer(
         "LIME",
@@ -43,7 +43,7 @@ EXPLAINERS: dict[str, Explainer] = {
         "Grad-CAM++",
         "Like Grad-CAM, but several places that look alike count alike.",
         partial(cam.attribute, GradCAMPlusPlus),
-        cam.CamSettings,
+        cam.DeepCamSettings,
         tells_against=False,
     ),
     "hirescam": Explainer(
@@ -119,7 +119,7 @@ def explain(
     picture = squash(display(scan, frame), model.card.input)
 
     def made(found: Attribution) -> Explanation:
-        on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling)
+        on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling, found.shift)
         return Explanation(
             method=method,
             target_index=target_index,

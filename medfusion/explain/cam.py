@@ -15,20 +15,26 @@ from torch import Tensor, nn
 
 from medfusion.errors import ExplanationError
 from medfusion.explain.contract import Attribution, Progress
+from medfusion.explain.sight import shift_of
 from medfusion.inference import class_logits
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
 
-GRIDS = ("cnn", "tokens")
+GRIDS = {"cnn": "cnn_map", "tokens": "token_grid", "deep": "deep_map"}  # fields of the network's Features
 
 
 @dataclass(frozen=True)
 class CamSettings:
-    grid: str = "cnn"  # the map that tokens are cut from, or "tokens": what the Transformer made of them
+    grid: str = "cnn"  # what tokens and deep map are made from; "tokens" after the Transformer; or "deep", the last
 
     def __post_init__(self) -> None:
         if self.grid not in GRIDS:
             raise ExplanationError(f"There is no grid {self.grid!r}. Choose one of: {', '.join(GRIDS)}.")
+
+
+@dataclass(frozen=True)
+class DeepCamSettings(CamSettings):
+    grid: str = "deep"  # the last convolutional map, as in the paper: gradients averaged over an earlier one mislead
 
 
 class FromMap(nn.Module):
@@ -49,14 +55,14 @@ class FromMap(nn.Module):
         """(B, 3, h, w) to class logits (B, K)."""
         with torch.no_grad():
             cnn_map = self.network.extract(batch)
+            if self.grid != "cnn":
+                features = self.network.maps(cnn_map)
         if self.grid == "cnn":
-            logits, _ = self.network.classify(self.found(cnn_map.requires_grad_()))
+            features = self.network.maps(self.found(cnn_map.requires_grad_()))
         else:
-            with torch.no_grad():
-                fused, features = self.network.fuse(cnn_map)
-            grid = self.found(features.token_grid.requires_grad_())
-            logits = self.network.head(torch.cat([grid.mean((2, 3)), fused[:, grid.shape[1] :]], dim=1))
-        return class_logits(logits, self.task)
+            field = GRIDS[self.grid]
+            features = features._replace(**{field: self.found(getattr(features, field).requires_grad_())})
+        return class_logits(self.network.decide(features), self.task)
 
 
 def attribute(
@@ -87,4 +93,4 @@ def attribute(
     finally:
         tape.release()
     progress(1.0)
-    return Attribution(raw.astype(np.float32), "bilinear")
+    return Attribution(raw.astype(np.float32), "bilinear", shift=shift_of(model))

@@ -18,6 +18,7 @@ class Attribution:
     resampling: Literal["bilinear", "nearest-exact"]  # how the grid of the scan is reached
     fit: float | None = None  # R² of a local surrogate model, 0..1
     samples: int | None = None  # random draws that were answered
+    shift: float = 0.0  # of a network's map: see sight.py
 
 
 class Progress(Protocol):

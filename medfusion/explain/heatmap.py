@@ -7,25 +7,56 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
 
 from medfusion.errors import ExplanationError
 
+HAIR = 1e-3
+
 
 def to_scan_grid(
-    raw: np.ndarray, height_px: int, width_px: int, resampling: Literal["bilinear", "nearest-exact"] = "bilinear"
+    raw: np.ndarray,
+    height_px: int,
+    width_px: int,
+    resampling: Literal["bilinear", "nearest-exact"] = "bilinear",
+    shift: float = 0.0,
 ) -> np.ndarray:
     """(h, w) over the whole picture to (height_px, width_px) float32.
 
     The picture was squashed, so each axis has its own scale; half-pixel centres on both sides keep the map in place.
+    shift: how far behind the middle of its patch a cell looks, in cells; for bilinear maps.
     """
-    grid = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None, None]
-    align = False if resampling == "bilinear" else None
-    return F.interpolate(grid, size=(height_px, width_px), mode=resampling, align_corners=align)[0, 0].numpy()
+    grid = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None]
+    if resampling == "nearest-exact":
+        return F.interpolate(grid[None], size=(height_px, width_px), mode=resampling)[0, 0].numpy()
+    return stretched(grid, height_px, width_px, shift)[0].numpy()
+
+
+def stretched(maps: Tensor, height: int, width: int, shift: float = 0.0) -> Tensor:
+    """(C, h, w) to (C, height, width), bilinear between the places where cells look; flat beyond the outermost."""
+    if not shift:
+        return F.interpolate(maps[None], size=(height, width), mode="bilinear")[0]
+    rows, columns = (
+        ((torch.arange(side, device=maps.device) + 0.5) / side * cells - shift) / cells * 2 - 1
+        for side, cells in zip((height, width), maps.shape[1:], strict=True)
+    )
+    places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
+    return F.grid_sample(maps[None], places[None].to(maps), padding_mode="border", align_corners=False)[0]
 
 
 def positive_part(signed: np.ndarray) -> np.ndarray:
-    """(H, W) of any units to 0..1, 1 = most supportive; all zero where nothing is positive."""
-    return _divide(np.maximum(finite(signed), 0))
+    """(H, W) of any units to 0..1, 1 = most supportive; all zero where nothing is positive.
+
+    Of equal places, as a superpixel has, the innermost is given a hair more: whoever asks for the strongest place gets
+    its middle, not the corner that happens to come first.
+    """
+    heatmap = _divide(np.maximum(finite(signed), 0))
+    best = np.pad(heatmap == 1, 1)
+    if best.sum() < 2:
+        return heatmap
+    depth = distance_transform_edt(best)[1:-1, 1:-1]
+    return np.where(depth > 0, 1 - HAIR * (1 - depth / depth.max()), heatmap).astype(np.float32)
 
 
 def signed_part(signed: np.ndarray) -> np.ndarray:

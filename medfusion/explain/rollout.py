@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from medfusion.explain.contract import Attribution, Progress
+from medfusion.explain.sight import shift_of
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
 
@@ -37,4 +38,4 @@ def attribute(
     progress(1.0)
     excess = count * mixed.mean(0).reshape(cnn_map.shape[2:]) - 1  # tokens are pooled by their mean
     excess[excess.abs() < EVEN] = 0
-    return Attribution(excess.float().cpu().numpy(), "bilinear")
+    return Attribution(excess.float().cpu().numpy(), "bilinear", shift=shift_of(model))

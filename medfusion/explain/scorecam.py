@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from medfusion.explain.cam import CamSettings
+from medfusion.explain.cam import GRIDS, CamSettings
 from medfusion.explain.contract import Attribution, Progress
+from medfusion.explain.heatmap import stretched
+from medfusion.explain.sight import shift_of
 from medfusion.inference import class_log_odds
 from medfusion.library import Model
 from medfusion.preprocess import to_batch
@@ -28,20 +29,22 @@ def attribute(
     """The signed map before the paper's ReLU (eq. 6). Hidden places have the colour that the network calls zero."""
     progress(0.0)
     batch = to_batch(picture, model.card.input).to(model.device)
-    _, features = model.network.classify(model.network.extract(batch))
-    channels = (features.cnn_map if settings.grid == "cnn" else features.token_grid)[0]
-    masks = [torch.zeros_like(batch[:, :1]), *F.interpolate(stretched(channels), batch.shape[2:], mode="bilinear")]
+    features = model.network.maps(model.network.extract(batch))
+    channels = getattr(features, GRIDS[settings.grid])[0]
+    shift = shift_of(model)
+    height, width = batch.shape[2:]
+    masks = torch.cat([batch.new_zeros(1, height, width), stretched(to_range(channels), height, width, shift)])
     worth: list[Tensor] = []
     for start in range(0, len(masks), BATCH):
         progress(start / len(masks))
-        shown = batch * torch.stack([mask.reshape(batch[0, :1].shape) for mask in masks[start : start + BATCH]])
+        shown = batch * masks[start : start + BATCH, None]
         worth.extend(class_log_odds(model, shown)[:, target_index])
     gains = torch.stack(worth[1:]) - worth[0]
     progress(1.0)
-    return Attribution((gains[:, None, None] * channels).sum(0).float().cpu().numpy(), "bilinear")
+    return Attribution((gains[:, None, None] * channels).sum(0).float().cpu().numpy(), "bilinear", shift=shift)
 
 
-def stretched(channels: Tensor) -> Tensor:
-    """(C, h, w) to (C, 1, h, w) in 0..1; a channel that is the same everywhere marks nothing (eq. 5)."""
+def to_range(channels: Tensor) -> Tensor:
+    """(C, h, w), each channel to 0..1; one that is the same everywhere marks nothing (eq. 5)."""
     low, high = channels.amin((1, 2), keepdim=True), channels.amax((1, 2), keepdim=True)
-    return ((channels - low) / (high - low).clamp_min(torch.finfo(channels.dtype).tiny))[:, None]
+    return (channels - low) / (high - low).clamp_min(torch.finfo(channels.dtype).tiny)

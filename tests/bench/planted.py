@@ -26,8 +26,8 @@ from training import loop
 from training.config import TrainConfig
 from training.datasets import Pictures
 
-SIDE_PX = 160
-RADIUS_PX = 14
+SIDE_PX = 224
+RADIUS_PX = 20
 CHECK_PX = 4
 CLASSES = ("plain", "checkered")
 RESULTS = Path(__file__).parent / "results" / "planted.csv"

@@ -6,7 +6,7 @@ import torch
 
 from medfusion import network
 from medfusion.explain import explain
-from medfusion.explain.scorecam import stretched
+from medfusion.explain.scorecam import to_range
 from tests.core.toy_networks import CELL_PX, ToyNet, dotted, model_of, one_class_a_quadrant, scan_of
 
 
@@ -23,7 +23,7 @@ def test_a_channel_weighs_what_it_alone_is_worth():
 
 def test_channels_are_stretched_each_on_its_own_and_even_ones_mark_nothing():
     channels = torch.tensor([[[1.0, 3.0]], [[-2.0, 0.0]], [[5.0, 5.0]]])
-    assert stretched(channels)[:, 0, 0].tolist() == [[0, 1], [0, 1], [0, 0]]
+    assert to_range(channels)[:, 0].tolist() == [[0, 1], [0, 1], [0, 0]]
 
 
 @pytest.mark.parametrize("grid", ["cnn", "tokens"])

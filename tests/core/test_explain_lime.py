@@ -68,7 +68,9 @@ def test_answers_are_those_of_the_package_itself(target, seed):
     segments = []
 
     def same_segments(image: np.ndarray) -> np.ndarray:
-        slic = subject.SegmentationAlgorithm("slic", n_segments=20, compactness=10, sigma=1, start_label=0)
+        slic = subject.SegmentationAlgorithm(
+            "slic", n_segments=20, compactness=subject.COMPACTNESS, sigma=1, start_label=0
+        )
         segments.append(contiguous(slic(image)))
         return segments[0]
 
@@ -192,13 +194,12 @@ def test_the_network_sees_batches_of_the_size_asked_for():
     assert sizes == [40, 24, 36]  # a look at the order after 64
 
 
-def test_a_clear_case_stops_early_with_the_answer_of_as_many_samples():
+def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
     model, scan = linear_model(), scan_of(one_dot_a_quadrant())
-    early = explain(model, scan, 1, "lime", settings={"superpixels": 16})
-    assert early.samples == subject.CHECK_EVERY  # all is explained at the first look
-    fixed = explain(model, scan, 1, "lime", settings={"superpixels": 16, "samples": early.samples, "settle": 1})
-    assert np.array_equal(early.raw, fixed.raw)
-    assert early.fit == fixed.fit
+    early, full = (explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (0.999, 1))
+    assert early.samples == subject.FEWEST
+    assert full.samples == LimeSettings().samples
+    assert early.raw == pytest.approx(full.raw, abs=1e-3)
 
 
 def test_a_toss_up_is_sampled_to_the_end():
@@ -206,9 +207,9 @@ def test_a_toss_up_is_sampled_to_the_end():
     noise = torch.Generator().manual_seed(0)
 
     class Noise(ToyNet):
-        def classify(self, cnn_map: Tensor) -> tuple[Tensor, network.Features]:
-            logits, features = super().classify(cnn_map)
-            return logits + torch.randn(logits.shape, generator=noise), features
+        def decide(self, features: network.Features) -> Tensor:
+            logits = super().decide(features)
+            return logits + torch.randn(logits.shape, generator=noise)
 
     model = model_of(Noise([[0, 0, 0, 0]]), ("no", "yes"), task="binary")
     assert explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 600}).samples == 600

@@ -63,3 +63,14 @@ def test_maps_are_float32(part):
 def test_a_map_that_is_not_made_of_numbers_is_an_error(part, value):
     with pytest.raises(ExplanationError, match="Choose another model"):
         part(np.array([[0.0, value]]))
+
+
+def test_of_equal_places_the_innermost_is_the_strongest():
+    flat = np.zeros((40, 50))
+    flat[10:21, 20:35] = 4
+    flat[30, 40] = 3.99
+    heatmap = positive_part(flat)
+    assert np.unravel_index(heatmap.argmax(), heatmap.shape)[0] == 15
+    assert (heatmap[10:21, 20:35] >= 0.999).all()
+    assert heatmap[30, 40] == pytest.approx(3.99 / 4)
+    assert heatmap.max() == 1

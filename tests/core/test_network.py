@@ -175,7 +175,8 @@ def test_a_dropped_path_is_left_out_for_whole_pictures_and_made_up_for_by_the_ot
 def test_a_head_reads_the_mean_of_the_tokens_beside_the_mean_of_the_cnn(tiny):
     with torch.inference_mode():
         cnn_map = tiny.extract(noise(1, 3, 64, 96))
-        logits, found = tiny.classify(cnn_map)
+        found = tiny.maps(cnn_map)
+        logits = tiny.decide(found)
         tokens, deep = found.token_grid.mean((2, 3)), tiny.deep(cnn_map).mean((2, 3))
         torch.testing.assert_close(logits, torch.cat([tokens, deep], dim=1) @ tiny.head.weight.T + tiny.head.bias)
 

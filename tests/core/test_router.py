@@ -21,8 +21,11 @@ class MeanColour(nn.Module):
     def extract(self, x):
         return x
 
-    def fuse(self, cnn_map):
-        return cnn_map.mean((2, 3)), Features(cnn_map, cnn_map)
+    def maps(self, cnn_map):
+        return Features(cnn_map, cnn_map, cnn_map)
+
+    def fused(self, features):
+        return features.deep_map.mean((2, 3))
 
 
 @pytest.fixture

@@ -29,7 +29,8 @@ class ToyNet(nn.Module):
         self.head.weight = nn.Parameter(torch.tensor(weights, dtype=torch.float32))
 
     def forward(self, x: Tensor, features: bool = False) -> Tensor | tuple[Tensor, Features]:
-        logits, found = self.classify(self.extract(x))
+        found = self.maps(self.extract(x))
+        logits = self.decide(found)
         return (logits, found) if features else logits
 
     def extract(self, x: Tensor) -> Tensor:
@@ -43,8 +44,11 @@ class ToyNet(nn.Module):
         seen = cnn_map.sum(1).flatten(1) + 1e-6
         return [(seen / seen.sum(1, keepdim=True))[:, None, None].expand(-1, 1, seen.shape[1], -1)]
 
-    def classify(self, cnn_map: Tensor) -> tuple[Tensor, Features]:
-        return self.head(cnn_map.sum((2, 3))), Features(cnn_map, cnn_map)
+    def maps(self, cnn_map: Tensor) -> Features:
+        return Features(cnn_map, cnn_map, cnn_map)
+
+    def decide(self, features: Features) -> Tensor:
+        return self.head(features.deep_map.sum((2, 3)))
 
 
 def quadrants(height: int, width: int) -> Tensor:
