@@ -16,8 +16,10 @@ from medfusion.explain.agreement import Agreement, agreement, disagreement
 from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
 from medfusion.explain.record import Tests
 from medfusion.explain.shortcuts import Shortcuts, shortcuts
+from medfusion.explain.sight import shift_of
 from medfusion.explain.stability import SEEDS, Stability, stability
-from medfusion.imaging import display, presets, read_scan
+from medfusion.explain.truth import Overlap, against
+from medfusion.imaging import display, presets, read_mask, read_scan
 from medfusion.library import Model
 from medfusion.router import Router
 from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
@@ -30,10 +32,12 @@ __all__ = [
     "Agreement",
     "Faithfulness",
     "Model",
+    "Overlap",
     "Router",
     "Shortcuts",
     "Stability",
     "Tests",
+    "against",
     "agreement",
     "describe",
     "disagreement",
@@ -49,6 +53,7 @@ __all__ = [
     "overlay",
     "predict",
     "presets",
+    "read_mask",
     "read_sample",
     "read_scan",
     "refusal",
@@ -72,9 +77,10 @@ def model_problems() -> list[str]:
 
 
 def load_model(model_id: str) -> Model:
-    """Ready for many answers: compiled where that is faster."""
+    """Ready for many answers and maps: compiled where that is faster."""
     model = library.load(model_id)
     model.backend.get()
+    shift_of(model)
     return model
 
 

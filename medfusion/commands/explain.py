@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medfusion import inference
-from medfusion.commands.files import read_file, write_line
+from medfusion.commands.files import read_bytes, read_file, write_line
 from medfusion.commands.predict import load
 from medfusion.errors import ExplanationError, ScanError
 from medfusion.explain import EXPLAINERS, describe, explain, record
 from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
+from medfusion.explain.truth import against
+from medfusion.imaging import read_mask
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
 
@@ -28,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="CLASS", help="the class to explain (default: the answer)")
     parser.add_argument("--frame", type=int, default=1, metavar="N", help="the frame to read, from 1 (default: 1)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of methods that draw numbers (default: 0)")
+    parser.add_argument(
+        "--mask", type=Path, metavar="FILE", help="your own mask of the scan: score the maps against it"
+    )
     parser.add_argument("--quick", action="store_true", help="leave out the tests of the maps")
     parser.add_argument(
         "--replay", type=Path, metavar="FILE", help="make the maps of an explanation.json again, and compare them"
@@ -51,9 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     frame = arguments.frame - 1
     target = target_of(model, scan, frame, arguments.target)
     made = [explain(model, scan, target, name, frame, arguments.seed) for name in methods]
-    record.write(arguments.out, model, scan, made, record.Tests() if arguments.quick else tests(model, scan, made))
-    for found in made:
-        write_line("ok", str(arguments.out / f"{found.method}.npz"), describe(found))
+    found = record.Tests() if arguments.quick else tests(model, scan, made)
+    if arguments.mask:
+        mask = read_mask(read_bytes(arguments.mask), scan, frame)
+        found = replace(found, overlaps={one.method: against(one.heatmap, mask) for one in made})
+    record.write(arguments.out, model, scan, made, found)
+    for one in made:
+        write_line("ok", str(arguments.out / f"{one.method}.npz"), describe(one))
     return 0
 
 

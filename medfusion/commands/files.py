@@ -34,15 +34,18 @@ def is_hidden(path: Path) -> bool:
 
 def read_file(path: Path) -> Scan:
     """Raises ScanError, also for a file that is not there."""
-    limits = Limits()
+    return read_scan(read_bytes(path), name=path.name)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Raises ScanError for a file that is not there or larger than may be read."""
     try:
-        check_bytes(path.stat().st_size, limits)
-        data = path.read_bytes()
+        check_bytes(path.stat().st_size, Limits())
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise ScanError("There is no such file. Check the path.") from error
     except OSError as error:
         raise ScanError(f"This file cannot be opened ({error.strerror}). Check its permissions.") from error
-    return read_scan(data, name=path.name, limits=limits)
 
 
 def write_json(value: object) -> None:

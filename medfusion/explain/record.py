@@ -23,6 +23,7 @@ from medfusion.explain.agreement import agreement
 from medfusion.explain.faithfulness import Faithfulness
 from medfusion.explain.shortcuts import Shortcuts
 from medfusion.explain.stability import Stability
+from medfusion.explain.truth import Overlap
 from medfusion.explain.words import degenerate
 from medfusion.imaging import display
 from medfusion.library import Model
@@ -43,6 +44,7 @@ class Tests:
     faithfulness: Mapping[str, Faithfulness | None] = field(default_factory=dict)
     stability: Mapping[str, Stability] = field(default_factory=dict)
     shortcuts: Mapping[str, Shortcuts] = field(default_factory=dict)
+    overlaps: Mapping[str, Overlap] = field(default_factory=dict)  # with a reader's own mask
 
 
 def write(folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], tests: Tests) -> None:
@@ -99,6 +101,7 @@ def described(found: Explanation, tests: Tests) -> dict[str, object]:
         "stability": stable_figures(found, stable),
         "faithfulness": faithful
         and rounded(asdict(faithful)) | {"is_better_than_random": faithful.is_better_than_random},
+        "mask": (found.method in tests.overlaps and rounded(asdict(tests.overlaps[found.method]))) or None,
         "sha256": {name: digest(getattr(found, name)) for name in ARRAYS},
     }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
 
+import numpy as np
 import streamlit as st
 
 from medfusion import service
@@ -13,6 +14,7 @@ from medfusion.errors import MedFusionError
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
 from pages.ui import pictures, resources, state, trust
 from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
+from pages.ui.mask import show_mask
 from pages.ui.messages import explained_errors, plain, spoken
 from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
@@ -63,7 +65,8 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
     panels += difference_panels(jobs, made, look)
     alt = " ".join([f"The scan {case.name}.", *sentences.values()])
-    plot(case, scan, view, [Panel("Scan"), *panels], alt)
+    drawn = [replace(panel, mask=outline_of_mask(case, view)) for panel in (Panel("Scan"), *panels)]
+    plot(case, scan, view, drawn, alt)
     for method in look.methods:
         if method in refused:
             st.warning(plain(refused[method]), icon=":material/visibility_off:")
@@ -74,6 +77,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
             trust.show_trust(jobs[method])
     show_agreement([explanation for explanation in made.values() if explanation])
     trust.show_shortcuts(jobs)
+    show_mask(case, scan, view.frame, [explanation for explanation in made.values() if explanation])
     trust.offer_files(jobs, scan)
     slow = [
         Task(job, title(method), partial(resources.explain, job, scan))
@@ -181,6 +185,11 @@ def map_panel(made: Explanation | None, job: Job, look: Look, target: str) -> Pa
         colour_bar(scale, signed, plain_title(target)),
         pictures.outlines(job, look.outline, made) if look.outline and made.has_positive_evidence else [],
     )
+
+
+def outline_of_mask(case: Case, view: View) -> list[np.ndarray]:
+    mask = state.mask(case, view.frame)
+    return [] if mask is None else pictures.closed_lines(mask, 0.5, pictures.MAP_SIDE_PX)
 
 
 def difference_panels(jobs: dict[str, Job], made: dict[str, Explanation | None], look: Look) -> list[Panel]:

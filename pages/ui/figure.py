@@ -15,6 +15,7 @@ from pages.ui.state import Zoom
 
 GAP = 0.015  # between panels, of the figure's width
 OUTLINE_COLOUR = "#ffffff"
+MASK_COLOUR = "#ff6ec7"  # on no colour map
 BAR_COLOUR = "#2f86bd"  # contrast of 4 or more on both themes
 TOOLS = {
     "displaylogo": False,
@@ -44,6 +45,7 @@ class Panel:
     map_source: str | None = None
     bar: ColourBar | None = None
     outlines: list[np.ndarray] = field(default_factory=list)
+    mask: list[np.ndarray] = field(default_factory=list)  # outlines of the reader's own mask
     note: str = ""  # shown over the picture
 
 
@@ -90,10 +92,10 @@ def add_panel(figure: go.Figure, panel: Panel, raw_source: str, scan: Scan, plac
             layer="below",
             **place,
         )
-    for line in panel.outlines or [np.empty((0, 2))]:
-        figure.add_scatter(
-            x=line[:, 0], y=line[:, 1], mode="lines", line={"color": OUTLINE_COLOUR, "width": 1.5}, **place
-        )
+    strokes = [(line, {"color": OUTLINE_COLOUR, "width": 1.5}) for line in panel.outlines]
+    strokes += [(line, {"color": MASK_COLOUR, "width": 2, "dash": "dash"}) for line in panel.mask]
+    for line, stroke in strokes or [(np.empty((0, 2)), {})]:
+        figure.add_scatter(x=line[:, 0], y=line[:, 1], mode="lines", line=stroke, **place)
     if panel.bar:
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=bar_marker(figure, panel.bar, place), **place)
     if panel.note:

@@ -104,10 +104,15 @@ def grid(values: np.ndarray) -> np.ndarray:
 @st.cache_data(max_entries=64, show_spinner=False)
 def outlines(job: Job, level: float, _explanation: Explanation, side_px: int = 128) -> list[np.ndarray]:
     """Closed lines around the evidence of at least level. Each (n, 2) of (x, y) in pixels of the original frame."""
+    return closed_lines(_explanation.heatmap, level, side_px)
+
+
+def closed_lines(values: np.ndarray, level: float, side_px: int) -> list[np.ndarray]:
+    """Where (H, W) values cross a level. Each line (n, 2) of (x, y) in pixels of the values."""
     from skimage.measure import find_contours  # takes a second to import: only when an outline is asked for
 
-    height, width = _explanation.heatmap.shape
-    small = np.asarray(shrunk(Image.fromarray(_explanation.heatmap), side_px))
+    height, width = values.shape
+    small = np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), side_px))
     framed = np.pad(small, 1)  # so that a line closes at the border
     size = np.array([width / small.shape[1], height / small.shape[0]])
     edges = [(line[:, ::-1] - 0.5) * size for line in find_contours(framed, level)]

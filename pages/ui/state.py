@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -74,6 +75,7 @@ class Memory:
         self.narrow = False
         self.window_moved = False
         self.reports: dict[tuple[str, str], EvaluationReport] = {}
+        self.masks: dict[tuple[int, int], np.ndarray] = {}
 
 
 def memory() -> Memory:
@@ -136,6 +138,20 @@ def report(card: ModelCard) -> EvaluationReport | None:
     return memory().reports.get((card.id, card.version))
 
 
+def keep_mask(case: Case, frame: int, mask: np.ndarray) -> None:
+    memory().masks[case.id, frame] = mask
+
+
+def mask(case: Case, frame: int) -> np.ndarray | None:
+    """The reader's own mask of one frame, (H, W) bool."""
+    return memory().masks.get((case.id, frame))
+
+
+def forget_mask(case: Case, frame: int) -> None:
+    """Callback: take the mask away."""
+    memory().masks.pop((case.id, frame), None)
+
+
 def open_sample(sample_id: str, title: str) -> None:
     """Callback: list a sample once, and view it."""
     kept = memory()
@@ -165,6 +181,7 @@ def remove(case: Case) -> None:
     if len(ids) > 1:
         step(1)
     del memory().cases[case.id]
+    memory().masks = {about: mask for about, mask in memory().masks.items() if about[0] != case.id}
     if case.path:
         case.path.unlink(missing_ok=True)
 
