@@ -8,6 +8,7 @@ page = st.navigation(
     [
         st.Page("pages/analyse.py", title="Analyse", icon=":material/search_insights:", default=True),
         st.Page("pages/model_library.py", title="Model library", icon=":material/library_books:"),
+        st.Page("pages/reading_maps.py", title="Reading these maps", icon=":material/menu_book:"),
     ],
     position="top",
 )

@@ -28,12 +28,14 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam": Explainer(
         "Grad-CAM",
         "Regions whose features push the score of the class up, seen from inside the network; coarse.",
+        "Its cells are a seventh of the picture wide: a small finding looks large, and two near ones look like one.",
         partial(cam.attribute, GradCAM),
         cam.DeepCamSettings,
     ),
     "lime": Explainer(
         "LIME",
         "Patches that raise or lower the odds of the class when they are shown or hidden; seen from outside.",
+        "Hidden patches make pictures that no scanner makes; another seed may turn faint evidence round.",
         lime.attribute,
         lime.LimeSettings,
         draws_random_numbers=True,
@@ -42,6 +44,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam++": Explainer(
         "Grad-CAM++",
         "Like Grad-CAM, but several places that look alike count alike.",
+        "It leaves out what speaks against the class, so something is marked even where the class is most unlikely.",
         partial(cam.attribute, GradCAMPlusPlus),
         cam.DeepCamSettings,
         tells_against=False,
@@ -49,12 +52,14 @@ EXPLAINERS: dict[str, Explainer] = {
     "hirescam": Explainer(
         "HiResCAM",
         "Like Grad-CAM, but each place counts by its own effect on the score, not by the average.",
+        "A place can have a steep effect because it is odd, not because it matters: compare it with LIME or occlusion.",
         partial(cam.attribute, HiResCAM),
         cam.CamSettings,
     ),
     "layercam": Explainer(
         "LayerCAM",
         "Like HiResCAM, and only what pushes the score up counts.",
+        "Without what speaks against the class, faint and balanced places look as meaningful as decisive ones.",
         partial(cam.attribute, LayerCAM),
         cam.CamSettings,
         tells_against=False,
@@ -62,6 +67,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "scorecam": Explainer(
         "Score-CAM",
         "What each feature's places are worth to the class when nothing else is shown; coarse.",
+        "A picture with most of it hidden is unlike any scan, and the model was never asked about such.",
         scorecam.attribute,
         cam.CamSettings,
         is_slow=True,
@@ -69,6 +75,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "rollout": Explainer(
         "Attention rollout",
         "Where the Transformer's attention goes, the same for every class: what was looked at, not what spoke for it.",
+        "It sees only the Transformer: attention is not use, and it cannot tell one class from another.",
         rollout.attribute,
         rollout.RolloutSettings,
         knows_class=False,
@@ -77,6 +84,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "occlusion": Explainer(
         "Occlusion",
         "By how much the odds of the class fall when a square of the picture is covered.",
+        "Findings larger than the square, or present twice, lose little when one part is covered.",
         occlusion.attribute,
         occlusion.OcclusionSettings,
         is_slow=True,
@@ -84,6 +92,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "integrated_gradients": Explainer(
         "Integrated gradients",
         "What each pixel adds to the score on the way from a black picture to this one; fine-grained and noisy.",
+        "Edges dominate, black places can never count, and single pixels mean nothing: look at clusters.",
         integrated.attribute,
         integrated.IntegratedSettings,
         is_slow=True,

@@ -41,6 +41,7 @@ class Explainer:
 
     title: str
     meaning: str  # for a clinician, in one sentence
+    misleads: str  # when not to rely on it, in one sentence
     attribute: Method
     settings: type  # a frozen dataclass whose defaults are the method's
     draws_random_numbers: bool = False

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import torch
 
-from tests.bench.explain import explanations
+from tests.bench.explain import explanations, methods
 from tests.bench.table import HEADER, Row
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "explain": explanations,
+    "methods": methods,
 }
 
 

@@ -4,7 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from captum.attr import IntegratedGradients, Occlusion
 from lime.lime_image import LimeImageExplainer
+from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM, ScoreCAM
+from pytorch_grad_cam.base_cam import BaseCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torch import nn
 
 from medfusion.explain import explain
 from medfusion.imaging import display
@@ -13,7 +18,7 @@ from medfusion.library import Model
 from medfusion.network import build
 from medfusion.preprocess import squash, to_batch
 from medfusion.samples import read_sample
-from tests.bench.table import Row, compare_s, median_s
+from tests.bench.table import Row, compare_s, median_s, peak_mib
 from tests.core.toy_networks import model_of
 
 
@@ -41,6 +46,43 @@ def explanations() -> list[Row]:
         theirs = median_s(lambda pictures=pictures: eager(pictures), repeats=9)
         rows.append(Row(f"answers to {batch}, against PyTorch", ours, theirs))
     return rows
+
+
+def methods() -> list[Row]:
+    """Every method against its package's own call on the same network, by PyTorch, as its documentation has it."""
+    model = model_of(build("tiny", 2), ("no", "yes"), height_px=224, width_px=224)
+    scan = read_sample("synthetic-chest")
+    picture = squash(display(scan), model.card.input)
+    rows = []
+    for method, theirs in packaged(model, picture).items():
+        explain(model, scan, 1, method)  # imports and first-time set-up are no part of it
+        ours_mib, theirs_mib = peak_mib(lambda method=method: explain(model, scan, 1, method)), peak_mib(theirs)
+        seconds = compare_s(lambda method=method: explain(model, scan, 1, method), theirs)
+        rows.append(Row(f"{method}, against its package", *seconds, ours_mib, theirs_mib))
+    return rows
+
+
+def packaged(model: Model, picture: np.ndarray) -> dict[str, Callable[[], object]]:
+    """The packages' own calls, with their defaults. Attention rollout has no package that knows this network."""
+    batch, network = to_batch(picture, model.card.input), model.network
+    eager = eager_score(model)
+
+    def cam(kind: type[BaseCAM], layer: nn.Module) -> Callable[[], object]:
+        return lambda: kind(network, [layer])(batch.clone(), [ClassifierOutputTarget(1)])
+
+    def covered() -> object:
+        return Occlusion(network).attribute(batch, (3, 32, 32), (3, 16, 16), target=1)
+
+    return {
+        "gradcam": cam(GradCAM, network.deep),
+        "gradcam++": cam(GradCAMPlusPlus, network.deep),
+        "hirescam": cam(HiResCAM, network.stages),
+        "layercam": cam(LayerCAM, network.stages),
+        "scorecam": cam(ScoreCAM, network.stages),
+        "lime": lambda: packaged_lime(eager, picture),
+        "occlusion": covered,
+        "integrated_gradients": lambda: IntegratedGradients(network).attribute(batch.clone(), target=1),
+    }
 
 
 def eager_score(model: Model) -> Callable[[np.ndarray], np.ndarray]:

@@ -14,9 +14,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from medfusion import inference
 from medfusion.explain import EXPLAINERS, explain
+from medfusion.explain.record import overlay
 from medfusion.explain.truth import Overlap, against
 from medfusion.library import Model
 from medfusion.synthetic import chest_xray
@@ -39,8 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--epochs", type=int, default=8, help="of training (default: 8)")
     parser.add_argument("--pictures", type=int, default=640, help="of training (default: 640)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the table to write")
+    parser.add_argument("--figure", type=Path, help="a picture of the maps of one scan to write")
     options = parser.parse_args(arguments)
-    scores = measure(trained(options.pictures, options.epochs), options.scans)
+    model = trained(options.pictures, options.epochs)
+    scores = measure(model, options.scans)
+    if options.figure:
+        drawing(model).save(options.figure, quality=80)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with options.out.open("w", encoding="utf-8", newline="") as file:
         lines = csv.DictWriter(file, scores[0])
@@ -114,6 +120,25 @@ def measure(model: Model, count: int) -> list[dict[str, object]]:
         rows.append({"method": method, "scans": len(right)} | mean)
         sys.stdout.write("  ".join(f"{key} {value}" for key, value in rows[-1].items()) + "\n")
     return rows
+
+
+def drawing(model: Model) -> Image.Image:
+    """One scan and its maps, with the planted disc outlined, in two rows."""
+    pictures, _, masks = drawn(2, seed=5)
+    scan = Scan(frames=pictures[1][None], name="planted", sha256="1", file_format="drawn")
+    rim = ImageFilter.FIND_EDGES
+    white = Image.fromarray(masks[1]).convert("L").filter(rim)
+    panels = [("Drawn scan", Image.fromarray(pictures[1]))]
+    for method, explainer in EXPLAINERS.items():
+        panels.append((explainer.title, overlay(pictures[1], explain(model, scan, 1, method).heatmap)))
+    columns, text_px, gap = -(-len(panels) // 2), 26, 8
+    sheet = Image.new("RGB", (columns * (SIDE_PX + gap) - gap, 2 * (SIDE_PX + text_px)), "#14171c")
+    for number, (title, panel) in enumerate(panels):
+        panel.paste("white", mask=white)
+        left, top = number % columns * (SIDE_PX + gap), number // columns * (SIDE_PX + text_px)
+        sheet.paste(panel, (left, top + text_px))
+        ImageDraw.Draw(sheet).text((left + 4, top + 4), title, "#e8eaed", ImageFont.load_default(15))
+    return sheet
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
 """A row of the table, and how its seconds are taken."""
 
+import ctypes
+import gc
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -13,12 +16,17 @@ class Row:
     name: str
     ours_s: float
     package_s: float
+    ours_mib: float | None = None  # peak memory beyond what was held before
+    package_mib: float | None = None
 
     def __str__(self) -> str:
-        return f"{self.name:<52} {self.ours_s:>8.3f} {self.package_s:>10.3f} {self.ours_s / self.package_s:>7.2f}"
+        memory = [f"{mib:>9.0f}" for mib in (self.ours_mib, self.package_mib) if mib is not None]
+        ratio = self.ours_s / self.package_s
+        return f"{self.name:<52} {self.ours_s:>8.3f} {self.package_s:>10.3f} {ratio:>7.2f} {' '.join(memory)}".rstrip()
 
 
-HEADER = f"{'name':<52} {'ours_s':>8} {'package_s':>10} {'ratio':>7}"
+HEADER = f"{'name':<52} {'ours_s':>8} {'package_s':>10} {'ratio':>7} {'ours_MiB':>9} {'package_MiB':>9}"
+STATUS = Path("/proc/self/status")
 
 
 def median_s(work: Callable[[], object], repeats: int = 1, warm_up: int = 1) -> float:
@@ -37,3 +45,20 @@ def elapsed_s(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def peak_mib(work: Callable[[], object]) -> float | None:
+    """Peak memory of this process during a call, beyond what it held before. None where Linux does not tell."""
+    if not STATUS.exists():
+        return None
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what the allocator kept back would hide what the call takes
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = held_mib("VmRSS")
+    work()
+    return held_mib("VmHWM") - before
+
+
+def held_mib(what: str) -> float:
+    (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(f"{what}:"))
+    return int(line.split()[1]) / 1024

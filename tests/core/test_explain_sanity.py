@@ -34,7 +34,7 @@ def edge_detector(monkeypatch):
     def attribute(model, picture, target_index, seed, settings, progress):
         return Attribution(picture.mean(axis=2).astype(np.float32) / 255, "bilinear")
 
-    made = Explainer("Edge detector", "", attribute, OcclusionSettings)
+    made = Explainer("Edge detector", "", "", attribute, OcclusionSettings)
     monkeypatch.setitem(package.EXPLAINERS, "edges", made)
     return "edges"
 
