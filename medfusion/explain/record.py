@@ -89,6 +89,7 @@ def account(model: Model, made: Sequence[Explanation], tests: Tests) -> dict[str
 def described(found: Explanation, tests: Tests) -> dict[str, object]:
     """One method: how its map was made, what it holds and how far it can be believed."""
     faithful, stable = tests.faithfulness.get(found.method), tests.stability.get(found.method)
+    overlap = tests.overlaps.get(found.method)
     return {
         "settings": dict(found.settings),
         "seed": found.seed,
@@ -101,7 +102,7 @@ def described(found: Explanation, tests: Tests) -> dict[str, object]:
         "stability": stable_figures(found, stable),
         "faithfulness": faithful
         and rounded(asdict(faithful)) | {"is_better_than_random": faithful.is_better_than_random},
-        "mask": (found.method in tests.overlaps and rounded(asdict(tests.overlaps[found.method]))) or None,
+        "mask": overlap and rounded(asdict(overlap)),
         "sha256": {name: digest(getattr(found, name)) for name in ARRAYS},
     }
 

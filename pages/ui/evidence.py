@@ -64,7 +64,8 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     target = spoken(card.classes[look.target_index])
     panels = [map_panel(explanation, jobs[method], look, target) for method, explanation in made.items()]
     panels += difference_panels(jobs, made, look)
-    alt = " ".join([f"The scan {case.name}.", *sentences.values()])
+    read_out = [f"{title(method)}: {words} {trust.how_sure(jobs[method])}" for method, words in sentences.items()]
+    alt = " ".join([f"The scan {case.name}.", *read_out])
     drawn = [replace(panel, mask=outline_of_mask(case, view)) for panel in (Panel("Scan"), *panels)]
     plot(case, scan, view, drawn, alt)
     for method in look.methods:

@@ -74,7 +74,8 @@ def show_trust(job: Job) -> None:
     """Under one map: whether it is faithful, and stable."""
     tests = resources.tested(job)
     if tests and tests.faithfulness:
-        st.markdown(faithful_words(tests.faithfulness))
+        icon = "check" if tests.faithfulness.is_better_than_random else "warning"
+        st.markdown(f":material/{icon}: {faithful_words(tests.faithfulness)}")
     if service.EXPLAINERS[job.method].draws_random_numbers:
         st.toggle(
             f"Repeat with {service.SEEDS - 1} other seeds",
@@ -93,12 +94,19 @@ def show_trust(job: Job) -> None:
 def faithful_words(found: Faithfulness) -> str:
     count = service.RANDOM_MAPS
     if found.is_better_than_random:
-        return f":material/check: Hiding what it marks matters more than hiding what any of {count} random maps marks."
+        return f"Hiding what it marks matters more than hiding what any of {count} random maps marks."
     beaten = round(found.better_than * count)
     return (
-        f":material/warning: **No better than random:** hiding what it marks matters more than hiding what "
-        f"{beaten} of {count} random maps mark."
+        f"No better than random: hiding what it marks matters more than hiding what {beaten} of {count} random maps "
+        "mark."
     )
+
+
+def how_sure(job: Job) -> str:
+    """What the tests of a map found, read out with it; empty until it is tested."""
+    tests, stable = resources.tested(job), stability(job)
+    faithful = faithful_words(tests.faithfulness) if tests and tests.faithfulness else ""
+    return " ".join(filter(None, [faithful, stable_words(stable) if stable else ""]))
 
 
 def stable_words(found: Stability) -> str:

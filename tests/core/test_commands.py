@@ -17,6 +17,7 @@ from PIL import Image
 from medfusion import library, router
 from medfusion.__main__ import COMMANDS, main
 from medfusion.commands import explain as explain_command
+from medfusion.explain.words import CAUTIONS
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
 from tests.core.dicom_files import dicom, ramp
@@ -151,10 +152,11 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
     assert main([*words, "--target", "normal", "--out", str(out)]) == 0
     with np.load(out / "gradcam.npz") as stored:
         assert stored["heatmap"].shape == stored["signed"].shape == (64, 48)
-        assert stored["raw"].shape == (4, 4)
+        assert stored["raw"].shape == (2, 2)  # of 64 px, at stride 32
     told = json.loads((out / "explanation.json").read_text(encoding="utf-8"))
     assert (told["target"], told["frame"]) == ("normal", 2)
     assert told["methods"]["hirescam"]["settings"] == {"grid": "cnn"}
+    assert told["methods"]["hirescam"]["degenerate"] in {None, *CAUTIONS}
     assert set(told["agreement"]) == {"gradcam,hirescam"}
     assert len(told["model"]["weights_sha256"]) == 64
     assert "a.dcm" not in (out / "explanation.json").read_text(encoding="utf-8")  # a name can hold a patient's
@@ -175,6 +177,23 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
     assert main([*words, *again]) == 0
     with np.load(out / "gradcam.npz") as first, np.load(tmp_path / "third" / "gradcam.npz") as second:
         assert np.array_equal(first["raw"], second["raw"])
+
+
+def test_explain_scores_maps_against_a_mask_of_the_readers_own(folder, model, tmp_path, capsys):
+    mask = np.zeros((64, 48), np.uint8)
+    mask[:32] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    out = tmp_path / "maps"
+    words = ["explain", str(folder / "a.dcm"), "--model", model, "--method", "gradcam", "--quick", "--out", str(out)]
+    assert main([*words, "--mask", str(tmp_path / "mask.png")]) == 0
+    scored = json.loads((out / "explanation.json").read_text())["methods"]["gradcam"]["mask"]
+    assert set(scored) == {"points", "energy", "iou", "by_chance"}
+    assert scored["by_chance"] == 0.5
+    with np.load(out / "gradcam.npz") as stored:
+        heatmap = stored["heatmap"]
+    assert scored["energy"] == pytest.approx(heatmap[:32].sum() / max(heatmap.sum(), 1e-9), abs=1e-3)
+    assert main([*words, "--mask", str(folder / "z")]) == 2
+    assert "empty" in capsys.readouterr().err
 
 
 def test_an_explanation_can_be_made_again_bit_for_bit(folder, model, tmp_path, monkeypatch, capsys):

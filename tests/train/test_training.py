@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from medfusion import library
 from medfusion.__main__ import main as medfusion_command
 from medfusion.errors import ConfigError, DataError
+from medfusion.explain import EXPLAINERS
 from medfusion.labelled import Case, LabelledSet
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
-from training import augment, balance, finish, loop, memory
+from training import augment, balance, finish, loop, memory, sanity
 from training.__main__ import main as training_command
 from training.config import TrainConfig
 from training.datasets import Augmented, Draw, Order, with_splits
@@ -30,12 +31,13 @@ SMALL = TrainConfig(
 SIDES = ("right", "left")
 
 
-def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tmp_path, capsys):
+def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sanity, "SCANS", 2)
     out = tmp_path / "sides"
     arguments = ["run", "--data", str(labelled_zip), "--out", str(out), "--runs", str(tmp_path / "runs")]
     small = ["--start", "scratch", "--frozen-stages", "0", "--epochs", "1", "--finish-epochs", "0", "--workers", "0"]
     sizes = ["--train-px", "32", "--side-px", "64", "--batch-size", "8", "--device", "cpu", "--seed", "7"]
-    assert training_command(arguments + small + sizes) == 0
+    assert training_command([*arguments, *small, *sizes, "--sanity-epochs", "1"]) == 0
     card = library.read_card(out)
     assert card.classes == ("left", "right")
     assert card.training["seed"] == 7
@@ -43,6 +45,18 @@ def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tm
     assert card.metrics["test"]["n"] == sum(card.data["splits"]["test"].values())
     assert str(tmp_path) not in (out / "card.json").read_text()
     assert f"accuracy | {card.metrics['val']['accuracy']['value']:.3f}" in (out / "README.md").read_text()
+
+    sane = card.metrics["sanity"]
+    assert set(sane["weights"]) == set(sane["labels"]) == set(EXPLAINERS)
+    assert all(0 <= value <= 1 for row in sane["weights"].values() for value in row.values())
+    assert "Likeness of maps (rank correlation, 2 scans)" in (out / "README.md").read_text()
+    again = ["sanity", "--model", str(out), "--data", str(labelled_zip), "--runs", str(tmp_path / "runs")]
+    assert training_command([*again, "--sanity-epochs", "0"]) == 0
+    after = library.read_card(out)
+    assert after.metrics["sanity"]["weights"] == sane["weights"]
+    assert "labels" not in after.metrics["sanity"]
+    assert after.weights_sha256 == card.weights_sha256
+    assert after.metrics["test"] == card.metrics["test"]
 
     figures = tmp_path / "figures.json"
     assert (

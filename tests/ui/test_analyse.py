@@ -6,22 +6,26 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import streamlit as st
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from medfusion import library, service
+from medfusion import library, service, synthetic
 from medfusion.errors import Cancelled
 from medfusion.explain import EXPLAINERS
 from medfusion.explain.contract import Attribution
-from medfusion.types import Route
+from medfusion.types import ModelCard, Route
+from pages.ui import resources
 from pages.ui.components import plausible_words
 
 LIBRARY = "pages/model_library.py"
+GUIDE = "pages/reading_maps.py"
 ANALYSE = "pages/analyse.py"
 
 
@@ -55,7 +59,7 @@ def test_the_empty_page_says_what_to_drop_and_offers_samples(page: AppTest) -> N
     assert "Synthetic: drawn by this program" in texts(page)
 
 
-@pytest.mark.parametrize("path", [ANALYSE, LIBRARY])
+@pytest.mark.parametrize("path", [ANALYSE, LIBRARY, GUIDE])
 def test_every_page_says_that_it_is_for_research_only(page: AppTest, path: str) -> None:
     page.run()
     page.switch_page(path).run()
@@ -351,3 +355,71 @@ def test_the_maps_in_view_can_be_saved(page: AppTest) -> None:
     open_sample(page, "synthetic-chest")
     assert not page.exception
     assert page.get("download_button")[0].proto.label == "Save these maps"
+
+
+def dropped_mask(page: AppTest, mask: np.ndarray) -> AppTest:
+    out = BytesIO()
+    Image.fromarray(mask).save(out, "PNG")
+    next(one for one in page.file_uploader if "black where nothing is marked" in one.label).upload(
+        "mask.png", out.getvalue()
+    )
+    return page.run()
+
+
+def test_the_maps_are_scored_against_the_readers_own_mask(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    side = synthetic.SIDE_PX
+    strokes = len(figure(page)["data"])
+    mask = np.zeros((side, side), np.uint8)
+    mask[: side // 2] = 255
+    dropped_mask(page, mask)
+    assert not page.exception
+    scores = next(table.value for table in page.dataframe if "Overlap (IoU)" in table.value)
+    assert list(scores["Map"]) == ["Grad-CAM", "LIME"]
+    assert set(scores["Strongest place inside"]) <= {"yes", "no"}
+    assert "50.0 % of its evidence inside" in texts(page)
+    assert sum(trace.get("line", {}).get("dash") == "dash" for trace in figure(page)["data"]) == 3  # on each picture
+    next(button for button in page.button if button.label == "Remove the mask").click().run()
+    assert len(figure(page)["data"]) == strokes
+
+
+def test_a_mask_of_another_size_is_refused_in_a_sentence(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    dropped_mask(page, np.eye(30, dtype=np.uint8) * 255)
+    assert not page.exception
+    assert "The mask is 30×30 px" in texts(page)
+    assert "**Agreement.**" in texts(page)
+
+
+def test_where_two_maps_disagree_is_a_panel_on_demand(page: AppTest) -> None:
+    open_sample(page, "synthetic-chest")
+    before = len(figure(page)["layout"]["images"])
+    page.toggle(key="difference").set_value(True).run()
+    assert not page.exception
+    drawn = figure(page)
+    assert len(drawn["layout"]["images"]) == before + 2  # the scan and the difference over it
+    assert "Where they disagree" in [note["text"] for note in drawn["layout"]["annotations"]]
+
+
+def test_a_method_that_shows_the_picture_and_not_the_model_is_not_shown(page: AppTest, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    known = resources.cards
+
+    def judged(role: str = "diagnosis") -> dict[str, ModelCard]:
+        sanity = {"sanity": {"weights": {"gradcam": {"stem": 0.9}}}}
+        return {name: replace(card, metrics=dict(card.metrics) | sanity) for name, card in known(role).items()}
+
+    monkeypatch.setattr(resources, "cards", judged)
+    open_sample(page, "synthetic-chest")
+    assert not page.exception
+    assert "Grad-CAM shows the picture, not this model" in texts(page)
+    titles = [note["text"] for note in figure(page)["layout"]["annotations"]]
+    assert "LIME" in titles
+    assert "Grad-CAM" not in titles
+
+
+def test_the_guide_explains_every_method(page: AppTest) -> None:
+    page.run()
+    page.switch_page(GUIDE).run()
+    assert not page.exception
+    assert list(page.table[0].value["Method"]) == [explainer.title for explainer in service.EXPLAINERS.values()]
+    assert "not what is wrong" in texts(page)
