@@ -44,7 +44,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam++": Explainer(
         "Grad-CAM++",
         "Like Grad-CAM, but several places that look alike count alike.",
-        "It leaves out what speaks against the class, so something is marked even where the class is most unlikely.",
+        "It leaves out what speaks against the class, and missed two of three planted places: prefer another.",
         partial(cam.attribute, GradCAMPlusPlus),
         cam.DeepCamSettings,
         tells_against=False,

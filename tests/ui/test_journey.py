@@ -139,6 +139,8 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
 
     page.get_by_role("link", name="Model library").click()
     page.get_by_text("Intended use").wait_for()
+    page.get_by_role("link", name="Reading these maps").click()
+    page.get_by_text("In this order").wait_for()
     page.get_by_role("link", name="Analyse").click()
     page.locator(PLOT).wait_for()
     page.wait_for_timeout(1000)
