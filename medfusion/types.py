@@ -181,6 +181,7 @@ class Explanation:
     signed:  (H, W) float32 in -1..1 on the same grid, divided by the largest absolute value; negative = speaks
              against the target. All zero when the raw map is.
     raw:     (h, w) float32 in the method's own units on the method's own grid, signed.
+    evidence: raw without what chance explains; heatmap and signed are made of it.
     """
 
     method: str
@@ -189,6 +190,7 @@ class Explanation:
     heatmap: np.ndarray
     signed: np.ndarray
     raw: np.ndarray
+    evidence: np.ndarray
     model_id: str
     model_version: str
     scan_sha256: str

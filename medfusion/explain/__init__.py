@@ -128,7 +128,8 @@ def explain(
     picture = squash(display(scan, frame), model.card.input)
 
     def made(found: Attribution) -> Explanation:
-        on_scan = to_scan_grid(found.raw, scan.height_px, scan.width_px, found.resampling, found.shift)
+        evidence = found.raw if found.evidence is None else found.evidence
+        on_scan = to_scan_grid(evidence, scan.height_px, scan.width_px, found.resampling, found.shift)
         return Explanation(
             method=method,
             target_index=target_index,
@@ -136,6 +137,7 @@ def explain(
             heatmap=positive_part(on_scan),
             signed=signed_part(on_scan),
             raw=found.raw,
+            evidence=evidence,
             model_id=model.card.id,
             model_version=model.card.version,
             scan_sha256=scan.sha256,

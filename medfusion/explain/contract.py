@@ -19,6 +19,7 @@ class Attribution:
     fit: float | None = None  # R² of a local surrogate model, 0..1
     samples: int | None = None  # random draws that were answered
     shift: float = 0.0  # of a network's map: see sight.py
+    evidence: np.ndarray | None = None  # raw without what chance explains; None: all of raw
 
 
 class Progress(Protocol):

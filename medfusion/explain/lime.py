@@ -77,7 +77,8 @@ class TensorLime(LimeImageExplainer):
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             weights, fit = self.fitted(data[:last], np.concatenate(answers), last / num_samples)
             error = standard_error(np.concatenate(answers)[:, self.target_index], fit, count)
-            self.found = Attribution(evidence(weights, error)[segments], "nearest-exact", fit, last)
+            sure = evidence(weights, error)[segments]
+            self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
             if last >= FEWEST and expected_correlation(weights, error) >= self.settings.settle < 1:
                 break

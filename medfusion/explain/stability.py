@@ -36,9 +36,9 @@ def stability(made: Sequence[Explanation]) -> Stability:
     """Compare two maps or more. Raises ValueError when they differ in more than their seed."""
     if len({same(one) for one in made}) != 1 or len({one.seed for one in made}) != len(made) or len(made) < 2:
         raise ValueError("Stability needs two maps or more that differ in their seed alone.")
-    raw = np.stack([one.raw for one in made])
-    mean, deviation = raw.mean(axis=0), raw.std(axis=0, ddof=1)
-    supports = np.any(raw > 0, axis=0)
+    evidence = np.stack([one.evidence for one in made])
+    mean, deviation = evidence.mean(axis=0), evidence.std(axis=0, ddof=1)
+    supports = np.any(evidence > 0, axis=0)
     tops = [strongest(cells(one.heatmap)) for one in made]
     shares = [len(one & other) / len(one | other) for one, other in combinations(tops, 2) if one | other]
     return Stability(

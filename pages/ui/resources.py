@@ -171,7 +171,7 @@ def explain(job: Job, scan: Scan, report: Report | None = None) -> Explanation:
         loaded, scan, job.target_index, job.method, frame=job.frame, seed=job.seed, progress=report,
         partial_map=report.show if report else None,
     )  # fmt: skip
-    return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + made.raw.nbytes)
+    return explanations().put(job, made, made.heatmap.nbytes + made.signed.nbytes + 2 * made.raw.nbytes)
 
 
 class Tested(NamedTuple):

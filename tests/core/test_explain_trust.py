@@ -18,7 +18,7 @@ def mapped(heatmap: np.ndarray, scan, model, target=0):
     """An explanation with a map of our own choice."""
     made = explain(model, scan, target, "gradcam")
     grid = heatmap.astype(np.float32)
-    return replace(made, heatmap=np.maximum(grid, 0), signed=grid, raw=grid)
+    return replace(made, heatmap=np.maximum(grid, 0), signed=grid, raw=grid, evidence=grid)
 
 
 def quadrant(index: int) -> np.ndarray:
@@ -126,7 +126,7 @@ def test_stability_by_hand():
     raw = np.zeros((2, *one.raw.shape), np.float32)
     raw[:, :32] = [[[1.0]], [[1.2]]]  # sure: 1.1, deviation 0.14
     raw[:, 32:] = [[[0.5]], [[-0.1]]]  # not sure: 0.2, deviation 0.42
-    found = stability([replace(one, raw=raw[0]), replace(other, raw=raw[1])])
+    found = stability([replace(one, evidence=raw[0]), replace(other, evidence=raw[1])])
     assert found.mean[0, 0] == pytest.approx(1.1)
     assert found.deviation[0, 0] == pytest.approx(0.1414, abs=1e-4)
     assert not found.unstable[:32].any()

@@ -17,6 +17,7 @@ def explanation(signed: np.ndarray, target_name: str = "pneumonia", **more) -> E
         heatmap=signed.clip(0),
         signed=signed,
         raw=signed,
+        evidence=signed,
         model_id="toy",
         model_version="1",
         scan_sha256="5ca",
