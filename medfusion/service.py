@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from medfusion import evaluate, evaluation_report, inference, library, router, samples
-from medfusion.explain import EXPLAINERS, describe, record, refusal
+from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement, disagreement
 from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
@@ -25,6 +25,7 @@ from medfusion.router import Router
 from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
 
 __all__ = [
+    "ALIKE",
     "EXPLAINERS",
     "RANDOM_MAPS",
     "SEEDS",

@@ -25,7 +25,8 @@ from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.readme import readme
 
 SCANS = 8  # of val, that are explained
-MOST = 1000  # pictures with shuffled labels
+MOST = 500  # pictures with shuffled labels
+WATCHED = 100  # of them, by which the best epoch is told
 OTHER = "shuffled"
 
 
@@ -73,9 +74,9 @@ def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
     """A network that was trained on the same pictures with labels that mean nothing, from no model that knows them."""
     rng = np.random.default_rng(config.seed)
     chosen = rng.choice(len(train), min(MOST, len(train)), replace=False)
-    part = replace(
-        train, rows=train.rows[chosen], labels=rng.permutation(train.labels[chosen]), groups=train.groups[chosen]
-    )
+    labels = rng.permutation(train.labels[chosen])
+    part = replace(train, rows=train.rows[chosen], labels=labels, groups=train.groups[chosen])
+    watched = replace(part, rows=part.rows[:WATCHED], labels=labels[:WATCHED], groups=part.groups[:WATCHED])
     epochs = config.sanity_epochs
     config = replace(config, start="imagenet", epochs=epochs, patience=epochs)
     try:
@@ -84,5 +85,5 @@ def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
         config = replace(config, start="scratch", frozen_stages=0)
         network, trained = loop.started(config, model.card.classes, model.card.task)
     with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
-        network = loop.fit(network, part, part, model.card.task, config, Path(folder), trained=trained)
+        network = loop.fit(network, part, watched, model.card.task, config, Path(folder), trained=trained)
     return replace(model, network=network)

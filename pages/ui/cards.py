@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import streamlit as st
 
+from medfusion import service
 from medfusion.types import ModelCard
 from pages.ui.messages import plain, spoken
 
@@ -65,6 +66,7 @@ def show_metrics(card: ModelCard) -> None:
         with st.expander(f"{SPLITS[name]} pictures"):
             show_split(name, splits[name])
     show_robustness(card.metrics.get("robustness"))
+    show_sanity(card)
 
 
 def show_sets(by_set: object) -> None:
@@ -90,6 +92,30 @@ def show_robustness(found: object) -> None:
         drops = {name: row["3"] for name, row in found["drops"].items()}
         lost = [f"{drop:.3f}" for drop in drops.values()]
         st.table({"Change": [plain(name.capitalize()) for name in drops], "AUROC lost": lost})
+
+
+def show_sanity(card: ModelCard) -> None:
+    """Whether the maps of each method depend on what this model has learned."""
+    found = card.metrics.get("sanity")
+    if not isinstance(found, Mapping) or "weights" not in found:
+        return
+    known = {name: list(row.values())[-1] for name, row in found["weights"].items() if name in service.EXPLAINERS}
+    refused = [name for name in known if service.refusal(card, name)]
+    kept = f"{len(known) - len(refused)} of {len(known)} methods show the model and not just the picture"
+    with st.expander(f"Maps: {kept}"):
+        st.caption(
+            f"How alike maps of {found['scans']} validation pictures stay when the model is not itself: rank "
+            f"correlation, 1 is the same map. A method that stays at {service.ALIKE} or more with random "
+            "weights is not shown for this model."
+        )
+        labels = found.get("labels", {})
+        table = {
+            "Method": [service.EXPLAINERS[name].title for name in known],
+            "All weights random": [f"{value:.2f}" for value in known.values()],
+            "Trained on shuffled labels": [f"{labels[name]:.2f}" if name in labels else "" for name in known],
+            "Shown": ["no" if name in refused else "yes" for name in known],
+        }
+        st.table(table)
 
 
 def show_split(name: str, figures: Mapping[str, object]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -33,6 +35,29 @@ def test_a_card_shows_use_limits_and_figures_with_their_intervals(page: AppTest)
         "93.0 %",
         "(90.0 % to 96.0 %)",
     )
+
+
+def test_a_card_tells_which_maps_depend_on_the_model(
+    page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
+    own = tmp_path / "models" / "own"
+    shutil.copytree(model_folder / "retina", own)
+    written = json.loads((own / "card.json").read_text())
+    sanity = {
+        "scans": 8,
+        "weights": {"gradcam": {"head": 0.9, "stem": 0.1}, "lime": {"stem": 0.7}},
+        "labels": {"lime": 0.2},
+    }
+    (own / "card.json").write_text(
+        json.dumps(written | {"id": "own", "metrics": written["metrics"] | {"sanity": sanity}})
+    )
+    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+    assert any("1 of 2 methods show the model" in box.label for box in page.expander)
+    table = next(one.value for one in page.table if "All weights random" in one.value)
+    assert table.values.tolist() == [["Grad-CAM", "0.10", "", "yes"], ["LIME", "0.70", "0.20", "no"]]
 
 
 def test_another_model_is_chosen_from_the_list(page: AppTest) -> None:
