@@ -1,4 +1,4 @@
-"""Class activation maps through the grad-cam package, on the CNN map or on the grid of the Transformer's tokens.
+"""Class activation maps through the grad-cam package, on any of the three maps that the network hands over.
 
 Grad-CAM (Selvaraju 2017), Grad-CAM++ (Chattopadhay 2018), HiResCAM (Draelos & Carin 2020) and LayerCAM (Jiang 2021).
 """

@@ -45,6 +45,11 @@ class LimeSettings:
                 "LIME needs at least 2 samples, 2 superpixels and a batch of 1. Choose larger values."
             )
 
+    def segmentation(self) -> SegmentationAlgorithm:
+        return SegmentationAlgorithm(
+            "slic", n_segments=self.superpixels, compactness=COMPACTNESS, sigma=1, start_label=0
+        )
+
 
 class TensorLime(LimeImageExplainer):
     """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
@@ -106,9 +111,7 @@ def attribute(
 ) -> Attribution:
     """Each superpixel carries its ridge weight: by how much showing it moves the log-odds of the target class."""
     progress(0.0)
-    segmentation = SegmentationAlgorithm(
-        "slic", n_segments=settings.superpixels, compactness=COMPACTNESS, sigma=1, start_label=0
-    )
+    segmentation = settings.segmentation()
     explainer = TensorLime(model, target_index, seed, settings, progress)
     explainer.explain_instance(
         picture,
