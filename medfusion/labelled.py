@@ -94,17 +94,22 @@ def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = 
 
     into: an (n, h, w, 3) uint8 array to fill on the way. Raises DataError that names an unreadable file.
     """
+    for index, (case, content) in enumerate(read_files(data)):
+        try:
+            picture = squash(display(read_scan(content, case.path)), spec)
+        except ScanError as error:
+            raise DataError(f"{case.path}: {error} Mend or remove this file.") from error
+        if into is not None:
+            into[index] = picture
+        yield picture
+
+
+def read_files(data: LabelledSet) -> Iterator[tuple[Case, bytes]]:
+    """Each case with the bytes of its file. Raises DataError that names a file that cannot be unpacked."""
     archive = zipfile.ZipFile(data.source) if data.source.is_file() else None
     try:
-        for index, case in enumerate(data.cases):
-            content = _read(archive, case.path) if archive else (data.source / case.path).read_bytes()
-            try:
-                picture = squash(display(read_scan(content, case.path)), spec)
-            except ScanError as error:
-                raise DataError(f"{case.path}: {error} Mend or remove this file.") from error
-            if into is not None:
-                into[index] = picture
-            yield picture
+        for case in data.cases:
+            yield case, _read(archive, case.path) if archive else (data.source / case.path).read_bytes()
     finally:
         if archive:
             archive.close()

@@ -6,13 +6,16 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import foundation, reference, run, sanity
+from training import foundation, preflight, reference, run, sanity
 from training.memory import keep_memory
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m training", description="Train MedFusionNet. Research use only.")
     commands = parser.add_subparsers(required=True)
+    command = commands.add_parser("check", help="see whether a labelled set is fit to train on")
+    preflight.add_arguments(command)
+    command.set_defaults(act=preflight.run)
     command = commands.add_parser("run", help="train on a labelled zip or folder")
     run.add_arguments(command)
     command.set_defaults(act=run.run)

@@ -1,0 +1,203 @@
+"""`python -m training check`: is a labelled set fit to train on? Everything that can be told before any training.
+
+Near duplicates are found by a perceptual hash of the picture as the model sees it (DCT, 256 bits; Zauner 2010, section
+3.2.1): in public sets of ultrasound, CT, fundus and histology pictures, other cases differ in over 16 bits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from medfusion.errors import DataError, ScanError
+from medfusion.imaging import display, read_scan
+from medfusion.labelled import Case, LabelledSet, read_files, read_labelled
+from training.datasets import with_splits
+
+ALIKE_BITS = 10  # of 256: at most so many differ between near duplicates
+HASH_SIDE = 16
+UNEQUAL = 3  # times as many cases in the largest class as in the smallest: worth a word
+NAMED = 5  # files that a sentence names at most
+SHEET = (6, 4)  # pictures across and down
+THUMB_PX = 128
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What was found. blocks must be mended before training; advice need not."""
+
+    counts: dict[str, dict[str, int]]  # by split, then class; split "" where none is given
+    smallest_px: tuple[int, int]  # width and height of the smallest and the largest picture
+    largest_px: tuple[int, int]
+    unreadable: dict[str, str]  # path: reason
+    duplicates: list[list[str]] = field(default_factory=list)  # groups of pictures that are the same or nearly so
+    blocks: list[str] = field(default_factory=list)
+    advice: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One readable picture."""
+
+    case: Case
+    sha256: str
+    bits: np.ndarray  # perceptual hash, packed
+    size_px: tuple[int, int]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE pictures")
+    parser.add_argument("--seed", type=int, default=0, help="of the split that training would make (default: 0)")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    parser.add_argument("--sheets", type=Path, metavar="DIR", help="folder for one sheet of pictures a class")
+
+
+def run(options: argparse.Namespace) -> str:
+    """Print what was found. Raises DataError with all that must be mended."""
+    data = read_labelled(options.data)
+    if options.sheets:
+        write_sheets(data, options.sheets)
+    found = preflight(data, options.seed)
+    if options.json:
+        sys.stdout.write(json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n")
+    if found.blocks:
+        raise DataError(" ".join(found.blocks))
+    return "" if options.json else in_words(found)
+
+
+def preflight(data: LabelledSet, seed: int = 0, progress: Callable[[float], None] | None = None) -> Preflight:
+    """Look at every file of a set. seed: of the split, where none is given. progress may raise Cancelled."""
+    seen, unreadable = [], {}
+    for number, (case, content) in enumerate(read_files(data)):
+        if progress:
+            progress(number / len(data.cases))
+        try:
+            seen.append(look(case, content))
+        except ScanError as error:
+            unreadable[case.path] = str(error)
+    if not seen:
+        raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
+    groups = alike(np.stack([one.bits for one in seen]))
+    duplicates = [[seen[index].case for index in group] for group in groups]
+    blocks = [
+        *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
+        *two_labels(duplicates),
+        *on_both_sides(duplicates),
+        *too_few(data, seen, seed),
+    ]
+    if len(unreadable) > NAMED:
+        blocks.insert(NAMED, f"{len(unreadable) - NAMED} more files cannot be read.")
+    sizes = sorted((one.size_px for one in seen), key=lambda size: size[0] * size[1])
+    return Preflight(
+        data.counts(), sizes[0], sizes[-1], unreadable, [[case.path for case in group] for group in duplicates], blocks,
+        advice(data, duplicates),
+    )  # fmt: skip
+
+
+def look(case: Case, content: bytes) -> Seen:
+    picture = display(read_scan(content, case.path))
+    bits = imagehash.phash(Image.fromarray(picture), hash_size=HASH_SIDE).hash
+    packed = np.packbits(bits.ravel()).view(np.uint64)
+    return Seen(case, hashlib.sha256(picture.tobytes()).hexdigest(), packed, picture.shape[1::-1])
+
+
+def alike(bits: np.ndarray) -> list[list[int]]:
+    """Groups of two or more rows that differ in at most ALIKE_BITS from another of their group. bits: (n, words)."""
+    pairs = [
+        (first, first + 1 + int(other))
+        for first in range(len(bits))
+        for other in np.flatnonzero(np.bitwise_count(bits[first + 1 :] ^ bits[first]).sum(axis=1) <= ALIKE_BITS)
+    ]
+    if not pairs:
+        return []
+    rows, columns = np.array(pairs).T
+    linked = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(bits), len(bits)))
+    _, group_of = connected_components(linked, directed=False)
+    return [np.flatnonzero(group_of == group).tolist() for group in np.unique(group_of[rows])]
+
+
+def two_labels(duplicates: Iterable[list[Case]]) -> list[str]:
+    for group in duplicates:
+        if len({case.label for case in group}) > 1:
+            return [f"The same picture has two labels: {listed(group)}. Decide for one."]
+    return []
+
+
+def on_both_sides(duplicates: Iterable[list[Case]]) -> list[str]:
+    shared = [group for group in duplicates if len({case.split for case in group}) > 1]
+    if not shared:
+        return []
+    return [
+        f"{len(shared)} pictures are on more than one side of the split, as copies or nearly: {listed(shared[0])}. "
+        "Keep all copies on one side, or remove them: what was learned by heart would be measured as skill."
+    ]
+
+
+def too_few(data: LabelledSet, seen: list[Seen], seed: int) -> list[str]:
+    readable = LabelledSet(data.source, tuple(one.case for one in seen), data.classes)
+    try:
+        with_splits(readable, seed)
+    except DataError as error:
+        return [str(error)]
+    return []
+
+
+def advice(data: LabelledSet, duplicates: list[list[Case]]) -> list[str]:
+    found = []
+    counts = np.bincount(data.labels(), minlength=len(data.classes))
+    if counts.max() >= UNEQUAL * max(1, counts.min()):
+        rare, common = data.classes[int(counts.argmin())], data.classes[int(counts.argmax())]
+        found.append(
+            f"{common!r} has {counts.max() / max(1, counts.min()):.0f} times as many cases as {rare!r}. Class "
+            "weights are the default; read sensitivity and balanced accuracy, not accuracy, and add rare cases."
+        )
+    if not any(case.patient_id != case.path for case in data.cases):
+        found.append("No patient is named, so each picture counts as one. Add patient_id to manifest.csv.")
+    if duplicates:
+        found.append(f"{len(duplicates)} pictures are there more than once, or nearly: {listed(duplicates[0])}.")
+    return found
+
+
+def listed(group: list[Case]) -> str:
+    names = [case.path for case in group[:NAMED]]
+    return ", ".join(names) + (f" and {len(group) - NAMED} more" if len(group) > NAMED else "")
+
+
+def in_words(found: Preflight) -> str:
+    lines = [
+        f"{name or 'not split yet'}: " + ", ".join(f"{count} {label}" for label, count in row.items())
+        for name, row in found.counts.items()
+    ]
+    small, large = ("×".join(map(str, size)) for size in (found.smallest_px, found.largest_px))
+    return "\n".join([*lines, f"pictures of {small} to {large} px", *found.advice, "Fit to train on."])
+
+
+def write_sheets(data: LabelledSet, folder: Path) -> None:
+    """CLASS.png for each class: its first readable pictures, small, side by side."""
+    folder.mkdir(parents=True, exist_ok=True)
+    across, down = SHEET
+    for number, label in enumerate(data.classes):
+        few = LabelledSet(data.source, tuple(case for case in data.cases if case.label == label), data.classes)
+        sheet, placed = Image.new("RGB", (across * THUMB_PX, down * THUMB_PX)), 0
+        for case, content in read_files(few):
+            try:
+                small = Image.fromarray(display(read_scan(content, case.path))).convert("RGB")
+            except ScanError:
+                continue
+            small.thumbnail((THUMB_PX, THUMB_PX))
+            sheet.paste(small, (placed % across * THUMB_PX, placed // across * THUMB_PX))
+            placed += 1
+            if placed == across * down:
+                break
+        sheet.save(folder / f"{number + 1}-{Path(label).name}.png")
