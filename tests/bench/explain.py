@@ -68,7 +68,7 @@ def packaged(model: Model, picture: np.ndarray) -> dict[str, Callable[[], object
     eager = eager_score(model)
 
     def cam(kind: type[BaseCAM], layer: nn.Module) -> Callable[[], object]:
-        return lambda: kind(network, [layer])(batch.clone(), [ClassifierOutputTarget(1)])
+        return lambda: kind(network, [layer])(batch.clone().requires_grad_(), [ClassifierOutputTarget(1)])
 
     def covered() -> object:
         return Occlusion(network).attribute(batch, (3, 32, 32), (3, 16, 16), target=1)
