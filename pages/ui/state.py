@@ -76,6 +76,7 @@ class Memory:
         self.window_moved = False
         self.reports: dict[tuple[str, str], EvaluationReport] = {}
         self.masks: dict[tuple[int, int], np.ndarray] = {}
+        self.archive: tuple[Hashable, bytes] | None = None
 
 
 def memory() -> Memory:
@@ -136,6 +137,16 @@ def keep_report(card: ModelCard, found: EvaluationReport) -> None:
 def report(card: ModelCard) -> EvaluationReport | None:
     """What was measured of this model in this session."""
     return memory().reports.get((card.id, card.version))
+
+
+def keep_archive(about: Hashable, packed: bytes) -> None:
+    memory().archive = (about, packed)
+
+
+def archive(about: Hashable) -> bytes | None:
+    """The zip that was packed last, if it is of these maps."""
+    kept = memory().archive
+    return kept[1] if kept and kept[0] == about else None
 
 
 def keep_mask(case: Case, frame: int, mask: np.ndarray) -> None:

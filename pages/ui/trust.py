@@ -11,7 +11,7 @@ import streamlit as st
 
 from medfusion import service
 from medfusion.service import Faithfulness, Stability
-from medfusion.types import Scan
+from medfusion.types import Explanation, Scan
 from pages.ui import resources, state
 from pages.ui.figure import plain_layout
 from pages.ui.messages import plain
@@ -22,6 +22,10 @@ COMPARE = "compare-all"
 CURVES = (
     "Left: the picture is blurred bit by bit, the most marked places first; a faithful map lets the probability fall "
     "early. Right: it is shown bit by bit, the most marked places first; a faithful map brings it back early."
+)
+SAVED = (
+    "Pictures, arrays and a JSON with every setting, from which `python -m medfusion explain --replay` makes the same "
+    "maps again. It holds the scan as shown, so treat it like the scan."
 )
 MAP_COLOUR, RANDOM_COLOUR = "#2f86bd", "#8a8f96"
 
@@ -175,34 +179,35 @@ def show_comparison(jobs: dict[str, Job], scan: Scan, run: Callable[[Task], None
 
 
 def offer_files(jobs: dict[str, Job], scan: Scan) -> None:
-    """The maps in view, their tests and how to make them again, as one zip that is made on demand."""
+    """The maps in view, their tests and how to make them again, as one zip that is made on demand.
+
+    Not by a button that makes its file when clicked: Streamlit forgets such a file when a fragment runs, as on zooming.
+    """
     made = {method: found for method, job in jobs.items() if (found := resources.explanation(job))}
     if not made:
         return
+    about = tuple(jobs[method] for method in made)
+    with st.container(horizontal=True):
+        if st.button("Save these maps", icon=":material/archive:", help=SAVED):
+            with st.spinner("Packing…"):
+                state.keep_archive(about, archive(jobs, made, scan))
+        packed = state.archive(about)
+        if packed:
+            st.download_button(
+                "Download maps.zip", packed, "maps.zip", "application/zip", icon=":material/download:",
+                on_click="ignore", type="primary",
+            )  # fmt: skip
 
-    def archive() -> bytes:
-        job = next(iter(jobs.values()))
-        tested = {method: found for method in made if (found := resources.tested(jobs[method]))}
-        stable = {method: over for method in made if (over := stability(jobs[method]))}
-        tests = service.Tests(
-            {method: found.faithfulness for method, found in tested.items()},
-            stable,
-            {method: found.shortcuts for method, found in tested.items()},
-        )
-        return service.save_explanations(
-            resources.model(job.model_id, job.model_version), scan, list(made.values()), tests
-        )
 
-    st.download_button(
-        "Save these maps",
-        archive,
-        file_name="maps.zip",
-        mime="application/zip",
-        icon=":material/download:",
-        on_click="ignore",
-        help="Pictures, arrays and a JSON with every setting, from which `python -m medfusion explain --replay` makes "
-        "the same maps again. It holds the scan as shown, so treat it like the scan.",
+def archive(jobs: dict[str, Job], made: dict[str, Explanation], scan: Scan) -> bytes:
+    tested = {method: found for method in made if (found := resources.tested(jobs[method]))}
+    tests = service.Tests(
+        {method: found.faithfulness for method, found in tested.items()},
+        {method: over for method in made if (over := stability(jobs[method]))},
+        {method: found.shortcuts for method, found in tested.items()},
     )
+    job = next(iter(jobs.values()))
+    return service.save_explanations(resources.model(job.model_id, job.model_version), scan, list(made.values()), tests)
 
 
 def comparison_row(job: Job) -> dict[str, str] | None:
