@@ -80,15 +80,16 @@ class TensorLime(LimeImageExplainer):
                 keep = torch.from_numpy(rows == 1).to(self.model.device)[:, None, where]
                 answers.append(finite(classifier_fn(torch.where(keep, shown, hidden))))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
-            weights, fit = self.fitted(data[:last], np.concatenate(answers), last / num_samples)
-            error = standard_error(np.concatenate(answers)[:, self.target_index], fit, count)
+            told = np.concatenate(answers)
+            weights, fit = self.fitted(data[:last], told, last / num_samples)
+            error = standard_error(told[:, self.target_index], fit, count)
             sure = evidence(weights, error)[segments]
             self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
             if last >= FEWEST and expected_correlation(weights, error) >= self.settings.settle < 1:
                 break
         self.progress(1.0)
-        return data[:last], np.concatenate(answers)
+        return data[:last], told
 
     def fitted(self, data: np.ndarray, answers: np.ndarray, part: float = 1.0) -> tuple[np.ndarray, float]:
         """The package's kernel and ridge: a weight for each superpixel, (superpixels,), and R², 0..1.

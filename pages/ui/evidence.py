@@ -66,7 +66,8 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     panels += difference_panels(jobs, made, look)
     read_out = [f"{title(method)}: {words} {trust.how_sure(jobs[method])}" for method, words in sentences.items()]
     alt = " ".join([f"The scan {case.name}.", *read_out])
-    drawn = [replace(panel, mask=outline_of_mask(case, view)) for panel in (Panel("Scan"), *panels)]
+    marked = outline_of_mask(case, view)
+    drawn = [replace(panel, mask=marked) for panel in (Panel("Scan"), *panels)]
     plot(case, scan, view, drawn, alt)
     for method in look.methods:
         if method in refused:

@@ -96,9 +96,9 @@ def coloured(values: np.ndarray, scale: str, signed: bool) -> np.ndarray:
     return np.dstack([colours, alpha])
 
 
-def grid(values: np.ndarray) -> np.ndarray:
-    """(H, W) float32 at the size a map is shown, (h, w)."""
-    return np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), MAP_SIDE_PX))
+def grid(values: np.ndarray, side_px: int = MAP_SIDE_PX) -> np.ndarray:
+    """(H, W) as float32 at the size a map is shown, (h, w)."""
+    return np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), side_px))
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -112,7 +112,7 @@ def closed_lines(values: np.ndarray, level: float, side_px: int) -> list[np.ndar
     from skimage.measure import find_contours  # takes a second to import: only when an outline is asked for
 
     height, width = values.shape
-    small = np.asarray(shrunk(Image.fromarray(values.astype(np.float32)), side_px))
+    small = grid(values, side_px)
     framed = np.pad(small, 1)  # so that a line closes at the border
     size = np.array([width / small.shape[1], height / small.shape[0]])
     edges = [(line[:, ::-1] - 0.5) * size for line in find_contours(framed, level)]

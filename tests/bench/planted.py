@@ -7,7 +7,6 @@ A network learns which have the checkered one, and each method is asked where it
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import tempfile
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from medfusion.explain.truth import Overlap, against
 from medfusion.library import Model
 from medfusion.synthetic import chest_xray
 from medfusion.types import InputSpec, Scan
+from tests.bench.table import write_csv
 from tests.core.toy_networks import model_of
 from training import loop
 from training.config import TrainConfig
@@ -47,11 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     scores = measure(model, options.scans)
     if options.figure:
         drawing(model).save(options.figure, quality=80)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.DictWriter(file, scores[0])
-        lines.writeheader()
-        lines.writerows(scores)
+    write_csv(options.out, scores)
     return 0
 
 

@@ -8,7 +8,6 @@ elsewhere. Scans are validation pictures of the labelled zips in FOLDER, as many
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,6 +22,7 @@ from medfusion.explain.lime import LimeSettings, TensorLime, contiguous
 from medfusion.inference import score
 from medfusion.labelled import read_labelled, read_pictures
 from medfusion.library import Model
+from tests.bench.table import write_csv
 
 REFERENCE = 5000
 RESULTS = Path(__file__).parent / "results" / "ranking.csv"
@@ -42,11 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append({"model": model.card.id} | compared(model, picture, options.seeds))
         sys.stdout.write("  ".join(f"{key} {value}" for key, value in rows[-1].items()) + "\n")
         sys.stdout.flush()
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.DictWriter(file, rows[0])
-        lines.writeheader()
-        lines.writerows(rows)
+    write_csv(options.out, rows)
     for key in ("ours", "package"):
         sys.stdout.write(f"mean of {key}: {np.mean([row[key] for row in rows]):.3f}\n")
     return 0

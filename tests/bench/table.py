@@ -1,5 +1,6 @@
 """A row of the table, and how its seconds are taken."""
 
+import csv
 import ctypes
 import gc
 import statistics
@@ -62,3 +63,12 @@ def peak_mib(work: Callable[[], object]) -> float | None:
 def held_mib(what: str) -> float:
     (line,) = (line for line in STATUS.read_text().splitlines() if line.startswith(f"{what}:"))
     return int(line.split()[1]) / 1024
+
+
+def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    """A table for the repository, its columns those of the first row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        lines = csv.DictWriter(file, rows[0])
+        lines.writeheader()
+        lines.writerows(rows)
