@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from medfusion.errors import DataError
-from medfusion.labelled import LabelledSet, read_pictures
+from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.preprocess import standardise
-from medfusion.types import InputSpec
+from medfusion.types import InputSpec, ModelCard
 from training.augment import Recipe, augment
 
 FEWEST_CASES = 5  # of each class in each split: below that no figure means anything
@@ -151,3 +151,11 @@ def pictures_of(
     """The decoded pictures of one split."""
     rows = np.flatnonzero([case.split == split for case in data.cases])
     return Pictures(pictures, rows, data.labels(classes)[rows], spec, np.zeros(len(rows), dtype=int))
+
+
+def parts_of(card: ModelCard, source: Path, runs: Path) -> tuple[Pictures, Pictures]:
+    """The training and validation pictures that a model was made from, decoded once under runs."""
+    data = with_splits(read_labelled(source), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
+    pictures = decode(data, card.input, runs / card.id / "pictures.npy")
+    train, val = (pictures_of(data, pictures, split, card.classes, card.input) for split in ("train", "val"))
+    return train, val

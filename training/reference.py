@@ -11,10 +11,9 @@ from sklearn.covariance import LedoitWolf
 from medfusion import library, router
 from medfusion.corruptions import CORRUPTIONS, corrupt
 from medfusion.errors import ModelNotFound
-from medfusion.labelled import read_labelled
 from medfusion.library import Model
 from training.augment import RECIPES, augment
-from training.datasets import Pictures, decode, pictures_of, with_splits
+from training.datasets import Pictures, parts_of
 
 MOST = 600  # training pictures looked at, each in three ways
 BATCH = 32
@@ -34,9 +33,7 @@ def run(options: argparse.Namespace) -> str:
     folder = library.find(options.model)
     card = library.read_card(folder)
     config = dict(card.training.get("config", {}))  # type: ignore[call-overload]
-    data = with_splits(read_labelled(options.data), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
-    pictures = decode(data, card.input, options.runs / card.id / "pictures.npy")
-    train, val = (pictures_of(data, pictures, split, card.classes, card.input) for split in ("train", "val"))
+    train, val = parts_of(card, options.data, options.runs)
     write(
         folder, library.load(router.FOUNDATION), train, val, str(config.get("augmentation", "general")), options.margin
     )

@@ -17,11 +17,10 @@ from medfusion import library
 from medfusion.errors import ConfigError
 from medfusion.explain import EXPLAINERS, refusal
 from medfusion.explain.sanity import cascade, likenesses
-from medfusion.labelled import read_labelled
 from medfusion.library import Model
 from training import loop
 from training.config import TrainConfig
-from training.datasets import Pictures, decode, pictures_of, with_splits
+from training.datasets import Pictures, parts_of
 from training.readme import readme
 
 SCANS = 8  # of val, that are explained
@@ -46,11 +45,7 @@ def run(options: argparse.Namespace) -> str:
     config = TrainConfig(**{name: value for name, value in told.items() if name in known})  # type: ignore[arg-type]
     if options.sanity_epochs is not None:
         config = replace(config, sanity_epochs=options.sanity_epochs)
-    data = with_splits(read_labelled(options.data), config.seed)
-    pictures = decode(data, model.card.input, options.runs / model.card.id / "pictures.npy")
-    train, val = (
-        pictures_of(data, pictures, split, model.card.classes, model.card.input) for split in ("train", "val")
-    )
+    train, val = parts_of(model.card, options.data, options.runs)
     metrics = dict(model.card.metrics) | {"sanity": figures(model, train, val, config)}
     card = library.save(folder, replace(model.card, metrics=metrics), model.network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
