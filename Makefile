@@ -4,7 +4,8 @@
 #   make app PORT=8600    the same on another port
 #   make test             environment, dependencies, linters, all tests
 #   make check            linters and types only
-#   make bench            speed, as ratios in one run
+#   make test-cluster     the tests that need Ray, on a cluster of several nodes on this machine
+#   make bench            speed, as ratios in one run; DATA=FOLDER adds training on its breast_ultrasound.zip
 #   make bench-models DATA=FOLDER   networks, starts and remedies for imbalance compared: hours
 #   make clean            remove the environment and caches
 #
@@ -20,9 +21,9 @@ HEADLESS := $(if $(filter Darwin,$(shell uname)),false,$(if $(DISPLAY)$(WAYLAND_
 # A stamp's name holds its files' checksum: dependencies are installed again only when the files change.
 checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
-FOR_TESTS := $(VENV)/.test-$(call checksum,requirements*.txt)
+FOR_TESTS := $(VENV)/.test-$(call checksum,requirements.txt requirements-train.txt requirements-dev.txt)
 
-.PHONY: help app test check bench bench-models clean chromium
+.PHONY: help app test test-cluster check bench bench-models clean chromium
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -36,6 +37,10 @@ app: $(FOR_APP)
 test: $(FOR_TESTS) chromium check
 	$(PYTHON) -m pytest
 
+test-cluster: $(FOR_TESTS)
+	@$(INSTALL) -r requirements-cluster.txt
+	$(PYTHON) -m pytest tests/cluster
+
 check: $(FOR_TESTS)
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m ruff format --check
@@ -43,7 +48,7 @@ check: $(FOR_TESTS)
 	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 bench: $(FOR_TESTS)
-	$(PYTHON) -m tests.bench
+	DATA=$(DATA) $(PYTHON) -m tests.bench
 
 # DATA: a folder with the zips of all sets. Takes hours; goes on where it was stopped.
 bench-models: $(FOR_TESTS)

@@ -26,14 +26,32 @@ class Measurement:
     card: ModelCard
     data: LabelledSet
     probabilities: np.ndarray  # (n, K), calibrated
-    labels: np.ndarray  # (n,)
-    answers: np.ndarray  # (n,) at the operating point
+    labels: np.ndarray  # (n,), or (n, K) where a case may have several labels: see metrics
+    answers: np.ndarray  # of the same shape, at the operating point
     figures: dict[str, object]
 
     @property
     def absent(self) -> tuple[str, ...]:
         """Classes without any case: figures that need every class are not defined."""
-        return tuple(name for k, name in enumerate(self.card.classes) if not (self.labels == k).any())
+        return tuple(name for k, name in enumerate(self.card.classes) if not metrics.holds(self.labels, k).any())
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """(n,) bool: of several labels, whether all were told."""
+        same = self.answers == self.labels
+        return same if same.ndim == 1 else same.all(axis=1)
+
+    def given(self, values: np.ndarray) -> np.ndarray:
+        """(n, 1) probability of labels or answers; of several labels (n, K) that of the yes or no to each."""
+        if values.ndim == 1:
+            return np.take_along_axis(self.probabilities, values[:, None], axis=1)
+        return np.where(values == 1, self.probabilities, 1 - self.probabilities)
+
+    def answer(self, index: int) -> str:
+        """What a case was called."""
+        if self.answers.ndim == 1:
+            return self.card.classes[self.answers[index]]
+        return " + ".join(self.card.classes[k] for k in np.flatnonzero(self.answers[index])) or "none"
 
     @cached_property
     def draws(self) -> list[np.ndarray]:
@@ -94,13 +112,21 @@ def evaluate_cases(model: Model, data: LabelledSet, progress: Progress | None = 
 
 
 def measure(model: Model, data: LabelledSet, progress: Progress | None = None) -> Measurement:
-    """Answer all cases and compare with their labels. Raises ConfigError for a multi-label model."""
+    """Answer all cases and compare with their labels. Raises ConfigError where one has several and the other one."""
     card = model.card
-    if card.task == "multilabel":
-        raise ConfigError(f"Model {card.id!r} may give several answers and each case has one label. Choose another.")
+    several = card.task == "multilabel"
+    if several != data.several:
+        gives, has = ("several answers", "one label") if several else ("one answer", "several labels")
+        raise ConfigError(f"Model {card.id!r} may give {gives} and each case has {has}. Choose another.")
     labels = data.labels(card.classes)
     probabilities = score_all(model, data, progress)
-    answers = np.array([inference.answer_indices(row, card.operating_point, card.task)[0] for row in probabilities])
+    answers = np.zeros_like(labels)
+    for index, row in enumerate(probabilities):
+        told = inference.answer_indices(row, card.operating_point, card.task)
+        if several:
+            answers[index, list(told)] = 1
+        else:
+            answers[index] = told[0]
     found = metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
     if card.set_thresholds:
         found["prediction_sets"] = conformal.observed(probabilities, labels, card.set_thresholds)

@@ -19,7 +19,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from medfusion.evaluate import Measurement
-from medfusion.metrics import Estimate
+from medfusion.metrics import Estimate, holds, stated
 
 BINS = 10  # of the reliability diagram
 INK = "#010203"  # a colour that nothing else has
@@ -50,7 +50,7 @@ def looked_for(measured: Measurement) -> list[int]:
     """The classes that curves are drawn of: the second of two, else each against the rest; those that occur."""
     classes = range(len(measured.card.classes))
     chosen = [1] if measured.card.task == "binary" else list(classes)
-    return [k for k in chosen if 0 < (measured.labels == k).sum() < len(measured.labels)]
+    return [k for k in chosen if 0 < holds(measured.labels, k).sum() < len(measured.labels)]
 
 
 def line_of(measured: Measurement, k: int) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def with_figure(line: dict[str, Any], figure: Estimate) -> dict[str, Any]:
 
 def roc(axes: Axes, measured: Measurement) -> None:
     for k in looked_for(measured):
-        x, y, _ = roc_curve(measured.labels == k, measured.probabilities[:, k])
+        x, y, _ = roc_curve(holds(measured.labels, k), measured.probabilities[:, k])
         axes.plot(x, y, **with_figure(line_of(measured, k), measured.ranking[k][0]))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -76,7 +76,7 @@ def roc(axes: Axes, measured: Measurement) -> None:
 
 def precision_recall(axes: Axes, measured: Measurement) -> None:
     for k in looked_for(measured):
-        precision, recall, _ = precision_recall_curve(measured.labels == k, measured.probabilities[:, k])
+        precision, recall, _ = precision_recall_curve(holds(measured.labels, k), measured.probabilities[:, k])
         line = with_figure(line_of(measured, k), measured.ranking[k][1])
         axes.plot(recall, precision, **line, drawstyle="steps-pre")
     axes.set(xlabel="Sensitivity (recall)", ylabel="PPV (precision)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
@@ -84,13 +84,12 @@ def precision_recall(axes: Axes, measured: Measurement) -> None:
 
 def reliability(axes: Axes, measured: Measurement) -> None:
     """Share answered rightly against the probability stated, of the most probable class (Guo et al. 2017, figure 1)."""
-    stated = measured.probabilities.max(axis=1)
-    right = measured.probabilities.argmax(axis=1) == measured.labels
-    bins = np.minimum((stated * BINS).astype(int), BINS - 1)
+    confidence, right = stated(measured.probabilities, measured.labels)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
     for members in (bins == b for b in range(BINS) if (bins == b).any()):
         share = binomtest(int(right[members].sum()), int(members.sum()))
-        x, y, reach = stated[members].mean(), right[members].mean(), share.proportion_ci(method="wilson")
+        x, y, reach = confidence[members].mean(), right[members].mean(), share.proportion_ci(method="wilson")
         axes.plot([x, x], [reach.low, reach.high], color=COLOURS[0], linewidth=1)
         axes.scatter(x, y, s=8 + 120 * members.mean(), color=COLOURS[0], linewidth=0)
     axes.set(xlabel="Probability stated", ylabel="Share right", xlim=(0, 1.03), ylim=(-0.01, 1.03))
@@ -101,7 +100,7 @@ def decision(axes: Axes, measured: Measurement) -> None:
     thresholds = np.linspace(0.01, 0.99, 99)
     top = 0.0
     for k in looked_for(measured):
-        truth, line = measured.labels == k, line_of(measured, k)
+        truth, line = holds(measured.labels, k), line_of(measured, k)
         axes.plot(thresholds, net_benefit(measured.probabilities[:, k], truth, thresholds), **line)
         on_all = net_benefit(np.ones(len(truth)), truth, thresholds)
         axes.plot(thresholds, on_all, color=line["color"], linewidth=0.7, linestyle=(0, (4, 2)))
@@ -134,7 +133,10 @@ def confusion(axes: Axes, measured: Measurement) -> None:
 
 
 def confused(measured: Measurement) -> np.ndarray:
-    """(K, K) counts, the true class down and the answer across."""
+    """(K, K) counts, the true class down and the answer across; a case counts for each of several labels."""
+    if measured.labels.ndim == 2:
+        together: np.ndarray = measured.labels.T @ measured.answers
+        return together
     return confusion_matrix(measured.labels, measured.answers, labels=np.arange(len(measured.card.classes)))
 
 

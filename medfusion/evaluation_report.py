@@ -160,20 +160,20 @@ def robustness_table(found: Any) -> Table:
 
 
 def worst_errors(measured: Measurement) -> np.ndarray:
-    """Indices of wrong answers, those first that gave the true class the least."""
-    wrong = np.flatnonzero(measured.answers != measured.labels)
-    return wrong[np.argsort(measured.probabilities[wrong, measured.labels[wrong]], kind="stable")][:WORST]
+    """Indices of wrong answers, those first that gave what is true the least."""
+    wrong = np.flatnonzero(~measured.right)
+    return wrong[np.argsort(measured.given(measured.labels)[wrong].min(axis=1), kind="stable")][:WORST]
 
 
 def worst_table(measured: Measurement, worst: np.ndarray) -> Table:
-    names = [spoken(name) for name in measured.card.classes]
+    told, true = (measured.given(values).min(axis=1) for values in (measured.answers, measured.labels))
     rows = [
         (
             measured.data.cases[i].path,
-            names[measured.labels[i]],
-            names[measured.answers[i]],
-            float(measured.probabilities[i, measured.answers[i]]),
-            float(measured.probabilities[i, measured.labels[i]]),
+            spoken(measured.data.cases[i].label),
+            spoken(measured.answer(i)),
+            float(told[i]),
+            float(true[i]),
         )
         for i in worst.tolist()
     ]
@@ -248,7 +248,7 @@ def sliders(measured: Measurement) -> list[dict[str, object]]:
     return [
         {
             "name": spoken(measured.card.classes[k]),
-            "prevalence": float((measured.labels == k).mean()),
+            "prevalence": float(metrics.holds(measured.labels, k).mean()),
             "rates": [rates(measured, k, d) for d in (np.arange(len(measured.labels)), *measured.draws)],
         }
         for k in looked_for(measured)

@@ -1,15 +1,15 @@
-"""Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv. Never writes anything.
+"""Read a labelled set: a zip or folder of CLASS/FILE pictures, with or without manifest.csv, or a CSV by itself.
 
-manifest.csv has the columns path and label, and may have patient_id and split (train, val, test); evaluation makes
-subgroups of any other. Without it the folder names are the labels and every picture counts as its own patient.
+The CSV has the columns path and label, and may have patient_id and split (train, val, test); evaluation makes subgroups
+of any other. Where a picture may have several labels or none, columns `label:NAME` of 0 and 1 stand for label. Without
+a CSV the folder names are the labels and every picture counts as its own patient.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -18,23 +18,28 @@ import numpy as np
 from medfusion.errors import DataError, PatientOverlap, ScanError
 from medfusion.imaging import display, read_scan
 from medfusion.preprocess import squash
+from medfusion.sources import Source, open_source
 from medfusion.types import InputSpec
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "label", "patient_id", "split")
+SEVERAL = "label:"  # begins the name of a column of 0 and 1
 SPLITS = ("train", "val", "test")
-MAX_FILES = 200_000
-MAX_FILE_BYTES = 256 * 2**20
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ""}
 
 
 @dataclass(frozen=True)
 class Case:
     path: str  # inside the zip or folder
-    label: str
+    labels: tuple[str, ...]  # one, unless the set has columns label:NAME
     patient_id: str
     split: str = ""  # "" while none is given
-    more: tuple[tuple[str, str], ...] = ()  # the manifest's other columns, name and value
+    more: tuple[tuple[str, str], ...] = ()  # the CSV's other columns, name and value
+
+    @property
+    def label(self) -> str:
+        """In words: of several labels all."""
+        return " + ".join(self.labels) or "none"
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,24 @@ class LabelledSet:
     source: Path
     cases: tuple[Case, ...]
     classes: tuple[str, ...]
+    several: bool = False  # whether a case may have several labels, or none
 
     def subset(self, split: str) -> LabelledSet:
         """Only the cases of one split; the classes stay those of the whole set."""
         return replace(self, cases=tuple(case for case in self.cases if case.split == split))
 
+    def without(self, left_out: Collection[str]) -> LabelledSet:
+        """All cases but those of some paths. The classes stay those of the whole set."""
+        gone = set(left_out)
+        return replace(self, cases=tuple(case for case in self.cases if case.path not in gone))
+
     def counts(self) -> dict[str, dict[str, int]]:
-        """Number of cases by split and class."""
+        """Number of cases by split and class; where there are several labels, a case counts for each of its own."""
         table: dict[str, dict[str, int]] = {}
         for case in self.cases:
             row = table.setdefault(case.split, dict.fromkeys(self.classes, 0))
-            row[case.label] += 1
+            for label in case.labels:
+                row[label] += 1
         return table
 
     @property
@@ -60,33 +72,38 @@ class LabelledSet:
         return any(case.split for case in self.cases)
 
     def labels(self, classes: tuple[str, ...] | None = None) -> np.ndarray:
-        """(n,) int64 indices into classes (default: this set's own)."""
+        """(n,) int64 indices into classes (default: this set's own); of several labels (n, K) int64, 1 for those."""
         order = classes or self.classes
-        unknown = sorted({case.label for case in self.cases} - set(order))
+        unknown = sorted({label for case in self.cases for label in case.labels} - set(order))
         if unknown:
             raise DataError(
                 f"The data has the label {unknown[0]!r}, unknown to the model. Its classes: {', '.join(order)}."
             )
+        if self.several:
+            return np.array([[name in case.labels for name in order] for case in self.cases], dtype=np.int64)
         return np.array([order.index(case.label) for case in self.cases], dtype=np.int64)
 
 
-def read_labelled(source: Path) -> LabelledSet:
-    """List the cases of a zip or folder without decoding any picture.
+def read_labelled(path: Path) -> LabelledSet:
+    """List the cases of a zip, folder or CSV without decoding any picture.
 
-    Raises DataError when there are none, when a listed file is missing, or when a column is unknown, and
-    PatientOverlap when the given split separates pictures of one patient.
+    Raises DataError when there are none, when a listed file is missing, when a column is unknown, or when a zip or a
+    link is not safe to read, and PatientOverlap when the given split separates pictures of one patient.
     """
-    names = list(_names(source))
-    if not names:
-        raise DataError(f"{source.name} holds no files. Put one folder of pictures for each class into it.")
-    if len(names) > MAX_FILES:
-        raise DataError(f"{source.name} holds {len(names)} files; at most {MAX_FILES} are read. Split it.")
-    manifest = next((name for name in names if PurePosixPath(name).name == MANIFEST), None)
-    cases = _from_manifest(source, manifest, set(names)) if manifest else _from_folders(names)
+    with open_source(path) as source:
+        if path.suffix.lower() == ".csv" and path.is_file():
+            names, table = [], path.name
+        else:
+            names = source.names()
+            if not names:
+                raise DataError(f"{path.name} holds no files. Put one folder of pictures for each class into it.")
+            table = next((name for name in names if PurePosixPath(name).name == MANIFEST), "")
+        cases, classes = _from_table(source, table) if table else (_from_folders(names), ())
     if not cases:
-        raise DataError(f"{source.name} holds no pictures in class folders. Put one folder for each class into it.")
+        raise DataError(f"{path.name} holds no pictures in class folders. Put one folder for each class into it.")
     _refuse_overlap(cases)
-    return LabelledSet(source, tuple(cases), tuple(sorted({case.label for case in cases})))
+    found = tuple(sorted({label for case in cases for label in case.labels}))
+    return LabelledSet(path, tuple(cases), classes or found, bool(classes))
 
 
 def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = None) -> Iterator[np.ndarray]:
@@ -106,71 +123,58 @@ def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = 
 
 def read_files(data: LabelledSet) -> Iterator[tuple[Case, bytes]]:
     """Each case with the bytes of its file. Raises DataError that names a file that cannot be unpacked."""
-    archive = zipfile.ZipFile(data.source) if data.source.is_file() else None
-    try:
+    with open_source(data.source) as source:
         for case in data.cases:
-            yield case, _read(archive, case.path) if archive else (data.source / case.path).read_bytes()
-    finally:
-        if archive:
-            archive.close()
+            yield case, source.read(case.path)
 
 
-def _names(source: Path) -> Iterator[str]:
-    if source.is_dir():
-        yield from (path.relative_to(source).as_posix() for path in sorted(source.rglob("*")) if path.is_file())
-        return
-    try:
-        with zipfile.ZipFile(source) as archive:
-            yield from (info.filename for info in archive.infolist() if not info.is_dir())
-    except FileNotFoundError as error:
-        raise DataError(f"There is no file or folder {source.name!r}. Check the path.") from error
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{source.name} is neither a folder nor a readable zip file. Zip it again.") from error
-
-
-def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    info = archive.getinfo(name)
-    if info.file_size > MAX_FILE_BYTES:
-        raise DataError(f"{name} unpacks to over {MAX_FILE_BYTES >> 20} MB. Remove it.")
-    try:
-        return archive.read(info)
-    except (zipfile.BadZipFile, RuntimeError, OSError) as error:  # damaged, or encrypted
-        raise DataError(f"{name} cannot be unpacked ({error}). Zip the set again, without a password.") from error
-
-
-def _from_manifest(source: Path, manifest: str, names: set[str]) -> list[Case]:
-    rows = _rows(source, manifest)
-    if not rows or not {"path", "label"} <= set(rows[0]):
+def _from_table(source: Source, table: str) -> tuple[list[Case], tuple[str, ...]]:
+    """The cases of a CSV, and its classes where they have columns of their own."""
+    rows, called = _rows(source, table), PurePosixPath(table).name
+    columns = [name for name in rows[0] if name] if rows else []
+    classes = tuple(name.removeprefix(SEVERAL) for name in columns if name.startswith(SEVERAL))
+    if "path" not in columns or ("label" in columns) == bool(classes):
         raise DataError(
-            f"{MANIFEST} needs the columns path and label, separated by commas; patient_id and split are optional."
+            f"{called} needs the columns path and label; patient_id and split are optional. Where a picture may have "
+            f"several labels, use columns {SEVERAL}NAME of 0 and 1 in place of label."
         )
-    base = PurePosixPath(manifest).parent
+    base = PurePosixPath(table).parent
     cases = []
     for line, row in enumerate(rows, start=2):
-        if not row["path"] or not row["label"]:
-            raise DataError(f"{MANIFEST}, line {line}: path or label is empty. Fill both in or drop the line.")
+        where = f"{called}, line {line}"
+        if not row["path"] or not (classes or row["label"]):
+            raise DataError(f"{where}: path or label is empty. Fill both in or drop the line.")
         path = (base / row["path"]).as_posix()
-        if path not in names:
-            raise DataError(f"{MANIFEST}, line {line}: {row['path']!r} is not there. Add it or drop the line.")
+        if not source.has(path):
+            raise DataError(f"{where}: {row['path']!r} is not there. Add it or drop the line.")
         split = row.get("split") or ""
         if split and split not in SPLITS:
-            raise DataError(f"{MANIFEST}, line {line}: split {split!r} is unknown. Use {', '.join(SPLITS)}.")
-        more = tuple((name, value or "") for name, value in row.items() if name and name not in COLUMNS)
-        cases.append(Case(path, row["label"], row.get("patient_id") or path, split, more))
-    return cases
+            raise DataError(f"{where}: split {split!r} is unknown. Use {', '.join(SPLITS)}.")
+        labels = tuple(name for name in classes if _holds(row[SEVERAL + name], name, where)) or (
+            (row["label"],) if not classes else ()
+        )
+        more = tuple(
+            (name, row[name] or "") for name in columns if name not in COLUMNS and not name.startswith(SEVERAL)
+        )
+        cases.append(Case(path, labels, row.get("patient_id") or path, split, more))
+    return cases, classes
 
 
-def _rows(source: Path, manifest: str) -> list[dict[str, str]]:
-    """The lines of the manifest by column. Raises DataError when it is not CSV in UTF-8."""
-    if source.is_dir():
-        content = (source / manifest).read_bytes()
-    else:
-        with zipfile.ZipFile(source) as archive:
-            content = _read(archive, manifest)
+def _holds(value: str | None, name: str, where: str) -> bool:
+    if value not in ("0", "1"):
+        raise DataError(f"{where}: {SEVERAL}{name} is {value or ''!r}. Write 1 where the label holds, else 0.")
+    return value == "1"
+
+
+def _rows(source: Source, table: str) -> list[dict[str, str]]:
+    """The lines of a CSV by column, separated as its first line is. Raises DataError when it is not CSV in UTF-8."""
     try:
-        return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"))))
+        text = source.read(table).decode("utf-8-sig")
+        first = text.partition("\n")[0]
+        return list(csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{MANIFEST} is not readable as CSV in UTF-8. Save it as 'CSV UTF-8' again.") from error
+        called = PurePosixPath(table).name
+        raise DataError(f"{called} is not readable as CSV in UTF-8. Save it as 'CSV UTF-8' again.") from error
 
 
 def _from_folders(names: list[str]) -> list[Case]:
@@ -179,8 +183,8 @@ def _from_folders(names: list[str]) -> list[Case]:
         for name in names
         if PurePosixPath(name).suffix.lower() in READABLE and not PurePosixPath(name).name.startswith(".")
     ]
-    inside = [path for path in pictures if len(path.parts) > 1 and "__MACOSX" not in path.parts]
-    return [Case(path.as_posix(), path.parent.name, path.as_posix()) for path in inside]
+    inside = [path for path in pictures if len(path.parts) > 1]
+    return [Case(path.as_posix(), (path.parent.name,), path.as_posix()) for path in inside]
 
 
 def _refuse_overlap(cases: list[Case]) -> None:

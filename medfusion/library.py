@@ -1,13 +1,13 @@
 """Find, verify and load models. A model is a folder with card.json and weights.safetensors; code is never loaded.
 
-Shipped models lie in models/; a site's own come from the folder that MEDFUSION_MODELS names.
+Shipped models lie in models/; a site's own in the folder that `places` names. Of two with one id the site's
+counts: it was promoted in place of the shipped one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,12 +19,13 @@ from safetensors.torch import load as parse_safetensors
 from safetensors.torch import save as format_safetensors
 from torch import Tensor
 
+from medfusion import places
 from medfusion.backend import Backend
 from medfusion.errors import ModelDamaged, ModelNotFound
 from medfusion.network import SIZES, STRIDE, MedFusionNet, build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 
-SHIPPED = Path(__file__).resolve().parent.parent / "models"
+SHIPPED = places.PROJECT / "models"
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 
@@ -57,18 +58,17 @@ class Model:
 
 def folders() -> list[Path]:
     """Where models are looked for, in order."""
-    local = os.environ.get("MEDFUSION_MODELS")
-    return [SHIPPED, Path(local)] if local else [SHIPPED]
+    return [places.site_models(), SHIPPED]
 
 
 def list_cards() -> list[ModelCard]:
-    """All usable cards, shipped ones first, by id. Of two with the same id the first counts, as in `find`."""
+    """All usable cards by id. Of two with the same id the first found counts, as in `find`."""
     cards: dict[str, ModelCard] = {}
     for folder in model_folders():
         with suppress(ModelDamaged):  # `problems` tells; the other models stay usable
             card = read_card(folder)
             cards.setdefault(card.id, card)
-    return list(cards.values())
+    return sorted(cards.values(), key=lambda card: card.id)
 
 
 def problems() -> list[str]:
@@ -83,7 +83,7 @@ def problems() -> list[str]:
 
 
 def model_folders() -> list[Path]:
-    return [path.parent for folder in folders() for path in sorted(folder.glob(f"*/{CARD}"))]
+    return [path.parent for folder in folders() for path in sorted(folder.glob(f"[!.]*/{CARD}"))]
 
 
 def find(model_id: str) -> Path:

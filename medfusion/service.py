@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from medfusion import evaluate, evaluation_report, inference, library, router, samples
+from medfusion import evaluate, evaluation_report, export, inference, library, router, samples
 from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement, disagreement
@@ -19,6 +19,7 @@ from medfusion.explain.shortcuts import Shortcuts, shortcuts
 from medfusion.explain.sight import shift_of
 from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.explain.truth import Overlap, against
+from medfusion.export import Exported
 from medfusion.imaging import display, presets, read_mask, read_scan
 from medfusion.library import Model
 from medfusion.router import Router
@@ -31,6 +32,7 @@ __all__ = [
     "SEEDS",
     "SHARES",
     "Agreement",
+    "Exported",
     "Faithfulness",
     "Model",
     "Overlap",
@@ -45,6 +47,8 @@ __all__ = [
     "display",
     "evaluate_labelled",
     "explain",
+    "export_folder",
+    "export_onnx",
     "faithfulness",
     "list_models",
     "list_samples",
@@ -150,6 +154,16 @@ def evaluate_labelled(model: Model, source: Path, split: str, progress: Progress
         evaluation_report.write(Path(folder) / "report", measured, evaluate.origin_of(model, part, split))
         archive = shutil.make_archive(f"{folder}/archive", "zip", folder, "report")
         return EvaluationReport(measured.figures, Path(archive).read_bytes())
+
+
+def export_onnx(model_id: str) -> Exported:
+    """A model for other programs, checked against the original. Raises ModelDamaged when they differ."""
+    return export.to_onnx(model_id)
+
+
+def export_folder(model_id: str) -> bytes:
+    """A model for another installation, as a zip."""
+    return export.folder_as_zip(model_id)
 
 
 def list_samples() -> list[Sample]:

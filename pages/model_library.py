@@ -3,7 +3,7 @@
 import streamlit as st
 
 from medfusion import service
-from pages.ui import cards, components, own_data, resources
+from pages.ui import cards, components, own_data, resources, versions
 from pages.ui.messages import explained_errors, plain
 
 components.page_head("Model library")
@@ -19,3 +19,5 @@ with explained_errors():
     cards.show_card(card)
     if card.role == "diagnosis":
         own_data.measure_own_data(card)
+        versions.show_versions(card.id)
+        versions.show_exports(card)

@@ -1,6 +1,9 @@
-"""Holds for all tests: only the project's own models are in sight, and figures need no screen."""
+"""Holds for all tests: only the project's own models are in sight, what is made goes, and figures need no screen."""
 
 import os
+import tempfile
 
 os.environ.pop("MEDFUSION_MODELS", None)
+made = tempfile.TemporaryDirectory(prefix="medfusion-tests-")  # gone with this process
+os.environ["MEDFUSION_HOME"] = made.name
 os.environ["MPLBACKEND"] = "Agg"

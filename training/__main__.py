@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import foundation, preflight, reference, run, sanity
+from training import foundation, preflight, public_sets, reference, run, sanity
 from training.memory import keep_memory
 
 
@@ -28,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("sanity", help="see whether a model's maps depend on what it has learned")
     sanity.add_arguments(command)
     command.set_defaults(act=sanity.run)
+    command = commands.add_parser("medmnist", help="bring a public set of MedMNIST as a labelled zip")
+    public_sets.add_arguments(command)
+    command.set_defaults(act=public_sets.run)
     options = parser.parse_args(arguments)
     keep_memory()
     try:

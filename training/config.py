@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from medfusion.errors import ConfigError
+from medfusion import library
+from medfusion.errors import ConfigError, ModelNotFound
 from medfusion.network import SIZES, STAGES, STRIDE
 from training.balance import BALANCES
 
 STARTS = ("imagenet", "scratch")
+MOST_MINUTES = 1_000_000
+FOLDS = (2, 10)
+MOST_TRIALS = 200
 PRECISIONS = ("auto", "32", "bf16", "16")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     size: str = "tiny"
-    start: str = "imagenet"  # or "scratch", or a model's folder; small sets gain 7 to 12 points over scratch
+    start: str = "imagenet"  # or "scratch", or a model by id or folder; small sets gain 7 to 12 points over scratch
     epochs: int = 20
     finish_epochs: int = 0  # the last ones with crops of full size; on chest X-rays they made the loss on val worse
     train_px: int = 192  # side of the random crops: things look as large in them as in the whole (Touvron 2019)
@@ -32,19 +35,23 @@ class TrainConfig:
     average_decay: float = 0.995  # of the weight average, a step
     warmup: float = 0.06  # part of all steps
     patience: int = 6  # epochs without a better validation loss
+    sanity_scans: int = 8  # of val, whose maps are tested; 0: maps are not tested
     sanity_epochs: int = 3  # on shuffled labels, to see whether maps change with them; 0: none
     augmentation: str = "general"
     precision: str = "auto"
     seed: int = 0
     workers: int = 1
     device: str = "auto"
+    minutes: float = 0.0  # time budget, shared evenly by search, folds and the training itself; 0: none
+    folds: int = 0  # of a cross-validation before the training itself; 0: none
+    trials: int = 0  # of a search for settings before all training; 0: none
 
     def __post_init__(self) -> None:
         from training.augment import RECIPES
 
         _choose("size", self.size, tuple(SIZES))
-        if self.start not in STARTS and not (Path(self.start) / "card.json").is_file():
-            raise ConfigError(f"start is {self.start!r}. Choose {', '.join(STARTS)}, or the folder of a model.")
+        if self.start not in STARTS and not _is_model(self.start):
+            raise ConfigError(f"start is {self.start!r}. Choose {', '.join(STARTS)}, or a model by id or folder.")
         _choose("balance", self.balance, tuple(BALANCES))
         _choose("precision", self.precision, PRECISIONS)
         _choose("augmentation", self.augmentation, tuple(RECIPES))
@@ -61,6 +68,26 @@ class TrainConfig:
             raise ConfigError("Frozen stages need trained weights. Set frozen_stages to 0 when starting from scratch.")
         if not 0 < self.learning_rate < 1:
             raise ConfigError(f"learning_rate is {self.learning_rate}. Choose a value between 0 and 1.")
+        if not 0 <= self.minutes <= MOST_MINUTES:
+            raise ConfigError(f"minutes is {self.minutes}. Choose 0 for no limit, or up to {MOST_MINUTES:,}.")
+        if self.folds and not FOLDS[0] <= self.folds <= FOLDS[1]:
+            raise ConfigError(f"folds is {self.folds}. Choose 0 for none, or {FOLDS[0]} to {FOLDS[1]}.")
+        if not 0 <= self.trials <= MOST_TRIALS:
+            raise ConfigError(f"trials is {self.trials}. Choose 0 for none, or up to {MOST_TRIALS}.")
+        for name in ("class_weighting", "label_smoothing", "average_decay", "warmup"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Choose a value from 0 to 1.")
+        for name in ("weight_decay", "pretrained_scale", "finish_epochs", "sanity_scans", "sanity_epochs", "seed"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 0 or more.")
+
+
+def _is_model(start: str) -> bool:
+    try:
+        library.find(start)
+    except ModelNotFound:
+        return False
+    return True
 
 
 def _choose(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -18,33 +18,45 @@ from medfusion.labelled import LabelledSet, read_labelled, read_pictures
 from medfusion.preprocess import standardise
 from medfusion.types import InputSpec, ModelCard
 from training.augment import Recipe, augment
+from training.balance import rarest_label
 
 FEWEST_CASES = 5  # of each class in each split: below that no figure means anything
 FOLDS = 7  # without a given split, one part each for val and test
 
 
 def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
-    """The given split, or a stratified one that keeps each patient on one side. Raises DataError on too few cases."""
+    """The given split, or a stratified one that keeps each patient on one side. Raises DataError on too few cases.
+
+    Where a case may have several labels, it is stratified by the rarest of them.
+    """
     split = data if data.has_splits else _divide(data, seed)
     counts = split.counts()
     for name in ("train", "val"):
-        for label in split.classes:
-            have = counts.get(name, {}).get(label, 0)
-            if have < FEWEST_CASES:
-                raise DataError(f"Class {label!r} has {have} cases in {name}, fewer than {FEWEST_CASES}. Add cases.")
+        have = {label: counts.get(name, {}).get(label, 0) for label in split.classes}
+        for label, cases in have.items():
+            if cases < FEWEST_CASES:
+                raise DataError(f"Class {label!r} has {cases} cases in {name}, fewer than {FEWEST_CASES}. Add cases.")
+        for label, cases in have.items():  # only of several labels can nearly all cases have one
+            others = len(split.subset(name).cases) - cases
+            if others < FEWEST_CASES:
+                raise DataError(
+                    f"Only {others} cases in {name} are not {label!r}; {FEWEST_CASES} are needed. Add cases."
+                )
     return split
 
 
 def _divide(data: LabelledSet, seed: int) -> LabelledSet:
     patients = np.array([case.patient_id for case in data.cases])
-    smallest = min(np.bincount(data.labels()))
+    strata = rarest_label(data.labels())
+    sizes = data.labels().sum(axis=0) if data.several else np.bincount(strata)
+    smallest = min(sizes)
     if smallest < FOLDS or len(set(patients)) < FOLDS:
         raise DataError(
             f"The smallest class has {smallest} cases; {FOLDS}, of as many patients, are needed. Add cases."
         )
     folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
     part = np.empty(len(data.cases), dtype=int)
-    for index, (_, members) in enumerate(folds.split(patients, data.labels(), patients)):
+    for index, (_, members) in enumerate(folds.split(patients, strata, patients)):
         part[members] = index
     names = {0: "test", 1: "val"}
     cases = (replace(case, split=names.get(int(p), "train")) for case, p in zip(data.cases, part, strict=True))
@@ -71,8 +83,10 @@ def decode(data: LabelledSet, spec: InputSpec, cache: Path) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Pictures(Dataset[tuple[Tensor, int]]):
+class Pictures(Dataset[tuple[Tensor, Tensor]]):
     """Decoded pictures with labels, as they are. Items are ((3, h, w) float32, label).
+
+    labels: (n,) int64, or (n, K) of 0 and 1 where a case may have several.
 
     rows: which pictures of the shared map, in order. groups: for each of them which augmentation it gets.
     """
@@ -86,12 +100,12 @@ class Pictures(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         return self.item(np.array(self.pictures[self.rows[index]]), index)
 
-    def item(self, picture: np.ndarray, index: int) -> tuple[Tensor, int]:
+    def item(self, picture: np.ndarray, index: int) -> tuple[Tensor, Tensor]:
         """The picture of a case, changed or not, as the network wants it."""
-        return standardise(torch.from_numpy(picture).permute(2, 0, 1), self.spec), int(self.labels[index])
+        return standardise(torch.from_numpy(picture).permute(2, 0, 1), self.spec), torch.as_tensor(self.labels[index])
 
 
 class Draw(NamedTuple):
@@ -103,7 +117,7 @@ class Draw(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Augmented(Dataset[tuple[Tensor, int]]):
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
     """Random variants of training pictures. The same draw gives the same variant, in any worker and after a resume."""
 
     plain: Pictures
@@ -114,7 +128,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.plain)
 
-    def __getitem__(self, draw: Draw) -> tuple[Tensor, int]:
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, draw.epoch, draw.number))
         picture = self.plain.pictures[self.plain.rows[draw.case]]
         recipe = self.recipes[self.plain.groups[draw.case]]

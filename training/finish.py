@@ -8,6 +8,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,17 +44,27 @@ def read_about(path: Path | None, fallback_title: str) -> About:
     if path is None:
         return About(fallback_title)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
-        return About(**(raw | lists))
+        return about_from(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f"{path.name} does not describe data ({error}). See training/about for examples.") from error
 
 
+def about_from(raw: dict[str, Any]) -> About:
+    lists: dict[str, Any] = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+    return About(**(raw | lists))
+
+
+def log_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """(n,) log loss of each case. scores: class logits (n, K); labels: (n,), or (n, K) of 0 and 1."""
+    if labels.ndim == 2:
+        return F.binary_cross_entropy_with_logits(scores, labels.to(scores), reduction="none").mean(dim=1)
+    return F.cross_entropy(scores, labels.long(), reduction="none")
+
+
 def fit_temperature(scores: Tensor, labels: Tensor) -> float:
-    """The temperature with the lowest log loss on val (Guo et al. 2017, section 4.2). scores: class logits (n, K)."""
-    wide, truth = scores.double(), labels.long()
-    found = minimize_scalar(lambda log_t: float(F.cross_entropy(wide / math.exp(log_t), truth)), bounds=(-4, 4))
+    """The temperature with the lowest log loss on val (Guo et al. 2017, section 4.2). As for log_losses."""
+    wide = scores.double()
+    found = minimize_scalar(lambda log_t: float(log_losses(wide / math.exp(log_t), labels).mean()), bounds=(-4, 4))
     return math.exp(found.x)
 
 
@@ -61,19 +72,31 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
     """How to answer, chosen on val.
 
     binary: the highest threshold that finds SENSITIVITY of the diseased: scans acquired elsewhere tend to look more
-    suspicious than they are, so what val's sensitivity can spare goes to specificity. Else: the most probable class.
+    suspicious than they are, so what val's sensitivity can spare goes to specificity. multilabel: the same for each
+    class. Else: the most probable class.
     """
     classes = probabilities.shape[1]
-    if task != "binary":
+    if task == "multiclass":
         return OperatingPoint((1.0,) * classes, "The most probable class.")
-    diseased = np.sort(probabilities[labels == 1, 1])
-    spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
-    threshold = float(np.clip(diseased[spare], 0.01, 0.99))
+    if task == "multilabel":
+        each = tuple(sensitive(probabilities[labels[:, k] == 1, k]) for k in range(classes))
+        rule = (
+            f"For each class the highest threshold that finds at least {100 * SENSITIVITY:.0f} % of its cases on val."
+        )
+        return OperatingPoint(each, rule)
+    diseased = probabilities[labels == 1, 1]
+    threshold = sensitive(diseased)
     rule = (
         f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased validation "
         "cases, so that healthy scans acquired elsewhere are not called ill."
     )
     return OperatingPoint((1 - threshold, threshold), rule)
+
+
+def sensitive(diseased: np.ndarray) -> float:
+    """The highest threshold that finds SENSITIVITY of the diseased, from their probabilities (n,)."""
+    spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
+    return float(np.clip(np.sort(diseased)[spare], 0.01, 0.99))
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from medfusion import library, metrics
-from medfusion.errors import ConfigError
+from medfusion.errors import ConfigError, DataError
 from medfusion.inference import to_probabilities
 from medfusion.labelled import read_labelled
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> str:
     splits: dict[str, dict[str, int]] = {}
     for index, (path, name) in enumerate(zip(options.data, names, strict=True)):
         data = with_splits(read_labelled(path), config.seed)
+        if data.several:
+            raise DataError(f"{path.name} has several labels a picture. Sets trained on jointly need one each.")
         pictures = decode(data, spec, folder / f"{name}.npy")
         for split, counts in data.counts().items():
             splits.setdefault(split, {}).update({f"{name}: {label}": n for label, n in counts.items()})

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from copy import deepcopy
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,12 +14,12 @@ import cv2
 import lightning
 import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
+    Timer,
     TQDMProgressBar,
 )
 from lightning.pytorch.loggers import CSVLogger
@@ -25,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from medfusion import library
 from medfusion.errors import ConfigError
-from medfusion.inference import class_logits
+from medfusion.inference import class_logits, to_probabilities
 from medfusion.metrics import auroc
 from medfusion.network import SIZES, MedFusionNet, build, load_imagenet
 from medfusion.types import Task
@@ -33,11 +36,11 @@ from training import balance, finish
 from training.augment import RECIPES
 from training.config import TrainConfig
 from training.datasets import Augmented, Order, Pictures
+from training.watch import Watch
 
 N = TypeVar("N", bound=nn.Module)
 LAST = "last"
 BEST = "best"
-SHARES = (1.0, 0.75, 0.5, 0.25)  # of training against the start, in a blend; of equals the first
 CNN = ("stem", "stages", "deep")  # what ImageNet weights set
 BODY = (*CNN, "embed", "encoder", "norm")  # what another model's weights set
 
@@ -92,11 +95,15 @@ class Learner(lightning.LightningModule):
         scores, labels = (torch.cat(parts) for parts in zip(*self.validation, strict=True))
         self.validation.clear()
         self.log("val_loss", calibrated_loss(scores, labels), prog_bar=True)
-        self.log("val_accuracy", (scores.argmax(1) == labels).float().mean(), prog_bar=True)
-        self.log("val_auroc", auroc(scores.softmax(1).numpy(), labels.numpy()), prog_bar=True)
+        right = (scores > 0) == labels if labels.ndim == 2 else scores.argmax(1) == labels
+        self.log("val_accuracy", right.float().mean(), prog_bar=True)
+        self.log("val_auroc", auroc(to_probabilities(scores, self.task).numpy(), labels.numpy()), prog_bar=True)
 
     def configure_optimizers(self):  # type: ignore[no-untyped-def]  # Lightning's own union of a dozen types
-        """AdamW, gentler on trained layers, without decay on biases and norms; linear warm-up, then cosine to zero."""
+        """AdamW, gentler on trained layers, without decay on biases and norms; linear warm-up, then cosine to zero.
+
+        Zero is reached after the last step, or when the time budget is spent.
+        """
         config = self.config
         pretrained = tuple(f"network.{part}." for part in self.trained)
         groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -109,11 +116,14 @@ class Learner(lightning.LightningModule):
         )
         steps = int(self.trainer.estimated_stepping_batches)
         warmup = max(1, int(config.warmup * steps))
+        clock = next((one for one in self.trainer.callbacks if isinstance(one, Timer)), None)  # type: ignore[attr-defined]
 
         def factor(step: int) -> float:
-            if step < warmup:
+            spent = clock.time_elapsed("train") / (60 * config.minutes) if clock else 0.0
+            if step < warmup and spent < config.warmup:
                 return (step + 1) / warmup
-            return 0.5 * (1 + float(np.cos(np.pi * min(1, (step - warmup) / max(1, steps - warmup)))))
+            done = max(spent, (step - warmup) / max(1, steps - warmup))  # whichever ends the run first
+            return 0.5 * (1 + float(np.cos(np.pi * min(1, done))))
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -133,15 +143,14 @@ class Feed(lightning.LightningDataModule):
     def side_px(self, epoch: int) -> int:
         return self.config.train_px if epoch < self.config.epochs - self.config.finish_epochs else self.config.side_px
 
-    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
         return DataLoader(
             self.train, config.batch_size, sampler=self.order, num_workers=config.workers,
-            persistent_workers=config.workers > 0, drop_last=len(self.order) > config.batch_size,
-            worker_init_fn=_one_thread,
+            persistent_workers=config.workers > 0, worker_init_fn=_one_thread,
         )  # fmt: skip
 
-    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(self.val, 2 * self.config.batch_size, num_workers=0)
 
 
@@ -156,17 +165,19 @@ def fit(
     recipes: tuple[str, ...] = (),
     draws: np.ndarray | None = None,
     trained: tuple[str, ...] = (),
+    watch: Watch | None = None,
 ) -> N:
     """Train the network and return it with the weights of the best validation loss, in evaluation mode on the CPU.
 
     recipes: the augmentation of each group of pictures; by default the configured one for all.
     draws: (n,) how often each training case is drawn in an epoch, on average; by default once each.
     trained: the parts that come with trained weights, by name.
-    Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError when there is none.
+    watch: is told how it goes; by default a progress bar is.
+    Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError if there is none.
+    Where memory runs out, batches are halved and added up for a step, so that steps stay what they are.
     """
     # A resumed run finds its own checkpoints: that is what they are for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
     checkpoints = folder / "checkpoints"
     last = checkpoints / f"{LAST}.ckpt"
     if resume and not last.exists():
@@ -175,36 +186,74 @@ def fit(
         shutil.rmtree(checkpoints, ignore_errors=True)
     if draws is None and config.balance == "sampler":
         draws = balance.draws(train.labels, len(train), config.class_weighting)
-    classes = int(max(train.labels.max(), val.labels.max())) + 1
+    classes = int(max(train.labels.max(), val.labels.max())) + 1  # of several labels, their columns tell
     loss = balance.loss_of(config.balance, train.labels, classes, config.class_weighting, config.label_smoothing)
-    learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss, trained)
-    best = ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False)
-    every = ModelCheckpoint(checkpoints, LAST, enable_version_counter=False)  # each epoch, over the one before
-    trainer = lightning.Trainer(
+    first = deepcopy(network.state_dict())
+    steps = 1  # batches added up for a step of the optimizer
+    while True:
+        lightning.seed_everything(config.seed, workers=True, verbose=False)
+        learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss, trained)
+        smaller = replace(config, batch_size=max(1, config.batch_size // steps))
+        feed = Feed(train, val, smaller, recipes or (config.augmentation,), draws)
+        batches = steps * max(1, len(feed.order) // config.batch_size)  # the last ones only if they fill a step
+        trainer = _trainer(config, folder, steps, batches, watch)
+        try:
+            trainer.fit(learner, feed, ckpt_path=last if last.exists() else None, weights_only=True)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if smaller.batch_size == 1:
+                raise ConfigError("Memory ran out with a single picture. Lower side_px, or use more memory.") from error
+        steps *= 2
+        network.load_state_dict(first)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if watch:
+            halved = max(1, config.batch_size // steps)
+            watch.journal.tell("note", text=f"Memory ran out. Going on with {halved} pictures at a time.")
+    network.load_state_dict(weights_of(folder, BEST))
+    return network.cpu().eval()
+
+
+def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch: Watch | None) -> lightning.Trainer:
+    checkpoints = folder / "checkpoints"
+    return lightning.Trainer(
         max_epochs=config.epochs,
+        max_time=timedelta(minutes=config.minutes) if config.minutes else None,
         accelerator=config.device,
         devices=1,
         precision=_precision(config),
+        accumulate_grad_batches=steps,
+        limit_train_batches=batches,
         callbacks=[
-            best,
-            every,
+            ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False),
+            ModelCheckpoint(checkpoints, LAST, enable_version_counter=False),  # each epoch, over the one before
             EarlyStopping("val_loss", patience=config.patience),
+            watch or TQDMProgressBar(refresh_rate=10),
             EMAWeightAveraging(decay=config.average_decay),
             LearningRateMonitor("epoch"),
-            TQDMProgressBar(refresh_rate=10),
         ],
-        logger=CSVLogger(folder, name="curves"),
+        enable_progress_bar=watch is None,
+        logger=[CSVLogger(folder, name="curves"), *(watch.loggers if watch else ())],
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    feed = Feed(train, val, config, recipes or (config.augmentation,), draws)
-    trainer.fit(learner, feed, ckpt_path=last if resume else None, weights_only=True)
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch could not get memory, on a GPU or a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def weights_of(folder: Path, epoch: str) -> dict[str, Tensor]:
+    """The averaged weights after an epoch of a run, BEST or LAST, on the CPU."""
+    path = folder / "checkpoints" / f"{epoch}.ckpt"
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     prefix = "network."
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-    return network.cpu().eval()
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def started(config: TrainConfig, classes: tuple[str, ...], task: Task) -> tuple[MedFusionNet, tuple[str, ...]]:
@@ -222,9 +271,9 @@ def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> N
     if start == "imagenet":
         load_imagenet(network, imagenet_weights())
     elif start != "scratch":
-        model = library.load(str(Path(start).resolve()), "cpu")
+        model = library.load(start, "cpu")
         if model.card.size != size_of(network):
-            raise ConfigError(f"The model in {start} is {model.card.size}. Train with --size {model.card.size}.")
+            raise ConfigError(f"The model {start} is {model.card.size}. Train with --size {model.card.size}.")
         state = model.network.state_dict()
         body = {name: value for name, value in state.items() if not name.startswith("head.")}
         network.load_state_dict(body, strict=False)
@@ -236,31 +285,14 @@ def begin(network: MedFusionNet, start: str, classes: tuple[str, ...] = ()) -> N
                 own.data.copy_(picked[1:] - picked[:1] if len(own) == 1 else picked)
 
 
-def blend(network: MedFusionNet, start: str, classes: tuple[str, ...], val: Pictures, task: Task) -> float:
-    """Average the trained weights with those of the model that it started from, in place (WiSE-FT, Wortsman 2022).
-
-    Of SHARES the share of training is taken that loses least on val; it is returned. A start knows more kinds of
-    acquisition than one fine-tuning set, so the average holds better on pictures from elsewhere.
-    """
-    first = build(size_of(network), network.head.out_features)
-    begin(first, start, classes)
-    ends = first.state_dict(), {name: value.clone() for name, value in network.state_dict().items()}
-    labels = torch.from_numpy(val.labels)
-
-    def loss_at(share: float) -> float:
-        mixed = {name: old.lerp(ends[1][name], share) for name, old in ends[0].items() if old.is_floating_point()}
-        network.load_state_dict(mixed, strict=False)
-        return calibrated_loss(scores(network.eval(), val, task), labels)
-
-    losses = {share: loss_at(share) for share in SHARES}
-    best = min(SHARES, key=losses.__getitem__)
-    loss_at(best)
-    return best
-
-
 def calibrated_loss(scores: Tensor, labels: Tensor) -> float:
     """Log loss at the temperature that suits best: one is fitted in the end, so only what it cannot mend counts."""
-    return float(F.cross_entropy(scores / finish.fit_temperature(scores, labels), labels))
+    return float(calibrated_losses(scores, labels).mean())
+
+
+def calibrated_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """(n,) log loss of each case at that temperature."""
+    return finish.log_losses(scores / finish.fit_temperature(scores, labels), labels)
 
 
 def known_rows(known: tuple[str, ...], classes: tuple[str, ...]) -> list[int]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import imagehash
@@ -36,13 +36,17 @@ THUMB_PX = 128
 class Preflight:
     """What was found. blocks must be mended before training; advice need not."""
 
+    pictures: int  # that were looked at
     counts: dict[str, dict[str, int]]  # by split, then class; split "" where none is given
     smallest_px: tuple[int, int]  # width and height of the smallest and the largest picture
     largest_px: tuple[int, int]
     unreadable: dict[str, str]  # path: reason
     duplicates: list[list[str]] = field(default_factory=list)  # groups of pictures that are the same or nearly so
     blocks: list[str] = field(default_factory=list)
+    spare: list[str] = field(default_factory=list)  # pictures without which nothing but their number can block
+    left_out: list[str] = field(default_factory=list)  # that were not looked at
     advice: list[str] = field(default_factory=list)
+    several: bool = False  # whether a picture may have several labels, or none: counts are those of labels
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,16 @@ def run(options: argparse.Namespace) -> str:
     return "" if options.json else in_words(found)
 
 
-def preflight(data: LabelledSet, seed: int = 0, progress: Callable[[float], None] | None = None) -> Preflight:
-    """Look at every file of a set. seed: of the split, where none is given. progress may raise Cancelled."""
+def preflight(
+    data: LabelledSet, seed: int = 0, progress: Callable[[float], None] | None = None, left_out: Sequence[str] = ()
+) -> Preflight:
+    """Look at every file of a set. seed: of the split, where none is given. progress may raise Cancelled.
+
+    left_out: files that training will not use, either.
+    """
+    data = data.without(left_out)
+    if not data.cases:
+        raise DataError(f"All files of {data.source.name} are left out. Upload a mended set.")
     seen, unreadable = [], {}
     for number, (case, content) in enumerate(read_files(data)):
         if progress:
@@ -91,15 +103,16 @@ def preflight(data: LabelledSet, seed: int = 0, progress: Callable[[float], None
     blocks = [
         *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
         *two_labels(duplicates),
-        *on_both_sides(duplicates),
+        *on_both_sides(duplicates, data.has_splits),
         *too_few(data, seen, seed),
     ]
     if len(unreadable) > NAMED:
         blocks.insert(NAMED, f"{len(unreadable) - NAMED} more files cannot be read.")
     sizes = sorted((one.size_px for one in seen), key=lambda size: size[0] * size[1])
+    copies = [[case.path for case in group] for group in duplicates]
     return Preflight(
-        data.counts(), sizes[0], sizes[-1], unreadable, [[case.path for case in group] for group in duplicates], blocks,
-        advice(data, duplicates),
+        len(data.cases), data.counts(), sizes[0], sizes[-1], unreadable, copies, blocks,
+        [*unreadable, *spare(duplicates)], list(left_out), advice(data, duplicates), data.several,
     )  # fmt: skip
 
 
@@ -132,7 +145,16 @@ def two_labels(duplicates: Iterable[list[Case]]) -> list[str]:
     return []
 
 
-def on_both_sides(duplicates: Iterable[list[Case]]) -> list[str]:
+def on_both_sides(duplicates: list[list[Case]], has_splits: bool) -> list[str]:
+    """Copies that are, or could come to be, in training and outside of it."""
+    if not has_splits:
+        loose = [group for group in duplicates if len({case.patient_id for case in group}) > 1]
+        if not loose:
+            return []
+        return [
+            f"{len(loose)} pictures are there more than once, or nearly, under different patients: {listed(loose[0])}. "
+            "A split could put them on both sides. Keep one of each, or give copies the same patient_id."
+        ]
     shared = [group for group in duplicates if len({case.split for case in group}) > 1]
     if not shared:
         return []
@@ -142,8 +164,22 @@ def on_both_sides(duplicates: Iterable[list[Case]]) -> list[str]:
     ]
 
 
+def spare(duplicates: list[list[Case]]) -> list[str]:
+    """What to leave out so that each picture has one label and lies on one side.
+
+    Of copies with two labels all, for nobody knows which is right; of others all but the first, one of training before
+    one of validation or test.
+    """
+    found = []
+    for group in duplicates:
+        order = sorted(group, key=lambda case: case.split != "train")
+        two = len({case.label for case in group}) > 1
+        found += [case.path for case in (order if two else order[1:])]
+    return found
+
+
 def too_few(data: LabelledSet, seen: list[Seen], seed: int) -> list[str]:
-    readable = LabelledSet(data.source, tuple(one.case for one in seen), data.classes)
+    readable = replace(data, cases=tuple(one.case for one in seen))
     try:
         with_splits(readable, seed)
     except DataError as error:
@@ -153,7 +189,7 @@ def too_few(data: LabelledSet, seen: list[Seen], seed: int) -> list[str]:
 
 def advice(data: LabelledSet, duplicates: list[list[Case]]) -> list[str]:
     found = []
-    counts = np.bincount(data.labels(), minlength=len(data.classes))
+    counts = np.array([sum(label in case.labels for case in data.cases) for label in data.classes])
     if counts.max() >= UNEQUAL * max(1, counts.min()):
         rare, common = data.classes[int(counts.argmin())], data.classes[int(counts.argmax())]
         found.append(
@@ -182,11 +218,11 @@ def in_words(found: Preflight) -> str:
 
 
 def write_sheets(data: LabelledSet, folder: Path) -> None:
-    """CLASS.png for each class: its first readable pictures, small, side by side."""
+    """CLASS.webp for each class: its first readable pictures, small, side by side."""
     folder.mkdir(parents=True, exist_ok=True)
     across, down = SHEET
     for number, label in enumerate(data.classes):
-        few = LabelledSet(data.source, tuple(case for case in data.cases if case.label == label), data.classes)
+        few = replace(data, cases=tuple(case for case in data.cases if label in case.labels))
         sheet, placed = Image.new("RGB", (across * THUMB_PX, down * THUMB_PX)), 0
         for case, content in read_files(few):
             try:
@@ -198,4 +234,9 @@ def write_sheets(data: LabelledSet, folder: Path) -> None:
             placed += 1
             if placed == across * down:
                 break
-        sheet.save(folder / f"{number + 1}-{Path(label).name}.png")
+        sheet.save(folder / f"{number + 1}-{as_file_name(label)}.webp", quality=85)
+
+
+def as_file_name(label: str) -> str:
+    """What any file system takes of a label."""
+    return "".join(letter for letter in label if letter.isalnum() or letter in " -_()")[:40]

@@ -76,6 +76,14 @@ def calibration(card: ModelCard) -> str:
         lines.append(
             f"Temperature {card.temperature:.2f}: calibration error on val {before:.3f} before, {after:.3f} after."
         )
+    crossed: Any = card.metrics.get("cross_validation")
+    if crossed:
+        mean, spread = crossed["mean"], crossed["spread"]
+        lines.append(
+            f"Cross-validation: {len(crossed['folds']['auroc'])} folds, {crossed['pooled']['n']} cases, each answered "
+            f"by a network that never saw it: AUROC {mean['auroc']:.3f} ± {spread['auroc']:.3f}, accuracy "
+            f"{mean['accuracy']:.3f} ± {spread['accuracy']:.3f}. Temperature and operating point rest on these answers."
+        )
     for split in ("val", "test"):
         figures: Any = card.metrics.get(split)
         if isinstance(figures, Mapping) and "prediction_sets" in figures:
@@ -98,7 +106,7 @@ def robustness(found: Any) -> str:
 def sanity(card: ModelCard) -> str:
     """Whether maps depend on what was learned, and the methods that are refused because they do not."""
     found: Any = card.metrics.get("sanity")
-    if not isinstance(found, Mapping):
+    if not isinstance(found, Mapping) or "weights" not in found:
         return ""
     alike = ", ".join(
         f"{EXPLAINERS[name].title} {list(row.values())[-1]:.2f}" for name, row in found["weights"].items()

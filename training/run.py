@@ -7,21 +7,31 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import nn
 
 from medfusion import conformal, corruptions, evaluate, library, metrics
+from medfusion.errors import ConfigError
+from medfusion.evaluate import Measurement
 from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.library import Model
-from medfusion.types import InputSpec, ModelCard, Task
-from training import finish, loop, reference, sanity
+from medfusion.network import MedFusionNet
+from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
+from training import compare, finish, loop, reference, sanity
+from training.blend import Blend, blend
 from training.config import STARTS, TrainConfig
-from training.datasets import decode, pictures_of, with_splits
+from training.datasets import Pictures, decode, pictures_of, with_splits
+from training.folds import cross_validate
+from training.plan import Plan, read_plan
 from training.readme import readme
+from training.search import search
+from training.watch import Pin, Watch
 
 RUNS = Path("runs")
 
@@ -30,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line: where data comes from and goes to, and one option for each setting of TrainConfig."""
     parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE pictures")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and card.json")
+    parser.add_argument("--config", type=Path, help="settings of a run, as the Fine-tune page saves them")
     parser.add_argument("--about", type=Path, help="JSON that describes the data: see training/about")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of this run")
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder for checkpoints and curves (default: runs)")
@@ -40,26 +51,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Train, calibrate, measure val and test once, and write the model. Returns what was written, in words."""
+    plan = plan_from(options)
+    command = "python -m training " + shlex.join(portable(sys.argv[1:]))
+    made = make(plan, options.data, options.runs / options.out.name, options.out, command, options.resume)
+    return f"{made.model.card.id} {made.model.card.version} written to {options.out}"
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A new model, and what it answered to the cases of val and, where there are any, of test."""
+
+    model: Model
+    val: Measurement
+    test: Measurement | None
+
+
+def make(
+    plan: Plan, source: Path, folder: Path, out: Path, command: str, resume: bool = False, watch: Watch | None = None
+) -> Made:
+    """From a labelled set to a model in out. folder: of the run, for checkpoints and decoded pictures.
+
+    command: what makes the model again, for its card. watch: is told how it goes.
+    """
     started = time.perf_counter()
-    about = finish.read_about(options.about, options.out.name)
-    config = config_from(options, about)
-    data = with_splits(read_labelled(options.data), config.seed)
+
+    def tell(phase: str) -> None:
+        if watch:
+            watch.journal.tell("phase", text=phase)
+
+    about, config = plan.about, plan.settings
+    tell("Reading pictures")
+    data = with_splits(read_labelled(source).without(plan.left_out), config.seed)
     classes = about.classes or data.classes
-    task: Task = "binary" if len(classes) == 2 else "multiclass"
+    task = task_of(data.several, len(classes))
     spec = InputSpec(config.side_px, config.side_px)
-    folder = options.runs / options.out.name
     pictures = decode(data, spec, folder / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
-
-    network, trained = loop.started(config, classes, task)
-    network = loop.fit(network, train, val, task, config, folder, options.resume, trained=trained)
-    share = loop.blend(network, config.start, classes, val, task) if config.start not in STARTS else 1.0
-    scores = loop.scores(network, val, task)
-    temperature = finish.fit_temperature(scores, torch.from_numpy(val.labels))
-    probabilities = to_probabilities(scores, task, temperature).numpy()
-    before = metrics.expected_calibration_error(to_probabilities(scores, task).numpy(), val.labels)
     card = ModelCard(
-        id=options.out.name,
+        id=plan.model_id,
         title=about.title,
         version=datetime.now(UTC).strftime("%Y.%m.%d"),
         size=config.size,
@@ -69,45 +98,106 @@ def run(options: argparse.Namespace) -> str:
         dicom_modalities=about.dicom_modalities,
         colour=not looks_grey(pictures[0]) if about.colour is None else about.colour,
         input=spec,
-        temperature=temperature,
-        operating_point=finish.operating_point(probabilities, val.labels, task),
-        set_thresholds=conformal.thresholds(probabilities, val.labels),
+        temperature=1.0,
+        operating_point=OperatingPoint((1.0,) * len(classes), ""),
         weights_sha256="",
         intended_use=about.intended_use,
         limits=about.limits,
-        data=dict(about.data) | {"file": options.data.name, "splits": data.counts()},
+        data=dict(about.data) | {"file": source.name, "splits": data.counts(), "left_out": len(plan.left_out)},
+        license=about.license,
+    )
+    shared = replace(config, minutes=config.minutes / (1 + config.folds + bool(config.trials)))
+    searched: dict[str, object] = {}
+    if config.trials:
+        shared, searched = search(shared, train, val, classes, task, folder, watch)
+        config = replace(shared, minutes=config.minutes)
+    crossed = cross_validate(data, pictures, classes, task, spec, shared, folder, watch) if config.folds else None
+    if watch:
+        watch.pin = pin(card, val)
+
+    tell("Training")
+    network, trained = loop.started(config, classes, task)
+    network = loop.fit(network, train, val, task, shared, folder, resume, trained=trained, watch=watch)
+    tell("Choosing weights, calibration and operating point")
+    mixed = Blend(loop.BEST, 1.0) if config.start in STARTS else blend(network, folder, config, classes, val, task)
+    scores = loop.scores(network, val, task)
+    if crossed:
+        temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
+    else:
+        temperature, labels = finish.fit_temperature(scores, torch.from_numpy(val.labels)), val.labels
+        probabilities = to_probabilities(scores, task, temperature).numpy()
+    before = metrics.expected_calibration_error(to_probabilities(scores, task).numpy(), val.labels)
+    card = replace(
+        card,
+        temperature=temperature,
+        operating_point=crossed.operating_point if crossed else finish.operating_point(probabilities, labels, task),
+        set_thresholds=() if data.several else conformal.thresholds(probabilities, labels),
         training={
-            "command": "python -m training " + shlex.join(portable(sys.argv[1:])),
+            "command": command,
             "seed": config.seed,
-            "share_of_training": share,  # the rest of the weights is the start's
+            "epoch": mixed.epoch,
+            "share_of_training": mixed.share,  # the rest of the weights is the start's
             "config": asdict(config),
+            **({"search": searched} if searched else {}),
             "versions": finish.versions(),
             "elapsed_s": round(time.perf_counter() - started),
         },
-        license=about.license,
     )
-    card = library.save(options.out, card, network)
-    reference.write_if_possible(options.out, train, val, config.augmentation)
-    model = library.load(str(options.out.resolve()), "cpu")
-    card = measured(options.out, model, data, before, sanity.figures(model, train, val, config))
-    return f"{card.id} {card.version} written to {options.out}"
+    card = library.save(out, card, network)
+    tell("Learning which pictures the model knows")
+    reference.write_if_possible(out, train, val, config.augmentation)
+    model = library.load(str(out.resolve()), "cpu")
+    tell("Testing whether maps depend on what was learned")
+    sane = sanity.figures(model, train, val, config)
+    tell("Measuring on held-out pictures")
+    more: dict[str, object] = {"cross_validation": crossed.figures} if crossed else {}
+    return measured(out, model, data, before, {"sanity": sane} | more)
 
 
-def config_from(options: argparse.Namespace, about: finish.About) -> TrainConfig:
-    """The description's augmentation and the command line's settings, over the defaults."""
+def task_of(several: bool, classes: int) -> Task:
+    if several:
+        return "multilabel"
+    return "binary" if classes == 2 else "multiclass"
+
+
+def pin(card: ModelCard, val: Pictures) -> Pin:
+    """Draws the map of one case of val, of the class that is looked for, by the network as it is."""
+    target = 1 if card.task == "binary" else 0
+    first = int(np.flatnonzero(metrics.holds(val.labels, target))[0])
+    picture = np.asarray(val.pictures[val.rows[first]])
+
+    def draw(network: nn.Module, path: Path) -> None:
+        assert isinstance(network, MedFusionNet)
+        compare.draw(Model(card, network, torch.device("cpu")), picture, target, path)
+
+    return draw
+
+
+def plan_from(options: argparse.Namespace) -> Plan:
+    """The settings of --config, or the description's augmentation over the defaults; the command line's over both."""
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
-    return TrainConfig(**({"augmentation": about.augmentation} | given))
+    model_id = options.out.name
+    if options.config is None:
+        about = finish.read_about(options.about, model_id)
+        return Plan(model_id, TrainConfig(**({"augmentation": about.augmentation} | given)), about)
+    try:
+        plan = read_plan(options.config.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{options.config.name} cannot be read ({error}). Check the path.") from error
+    about = finish.read_about(options.about, model_id) if options.about else plan.about
+    return Plan(model_id, replace(plan.settings, **given), about, plan.left_out)
 
 
-def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, sane: Mapping[str, object]) -> ModelCard:
+def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, known: Mapping[str, object]) -> Made:
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
     parts = {split: data.subset(split) for split in ("val", "test")}
+    found = {split: evaluate.measure(model, part) for split, part in parts.items() if part.cases}
     figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
-    figures |= {split: evaluate.evaluate_cases(model, part) for split, part in parts.items() if part.cases}
-    figures |= {"robustness": corruptions.robustness(model, parts["val"]), "sanity": sane}
+    figures |= {split: one.figures for split, one in found.items()}
+    figures |= {"robustness": corruptions.robustness(model, parts["val"]), **known}
     card = library.save(folder, replace(model.card, metrics=figures), model.network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
-    return card
+    return Made(replace(model, card=card), found["val"], found.get("test"))
 
 
 def portable(arguments: list[str]) -> list[str]:

@@ -23,7 +23,6 @@ from training.config import TrainConfig
 from training.datasets import Pictures, parts_of
 from training.readme import readme
 
-SCANS = 8  # of val, that are explained
 MOST = 500  # pictures with shuffled labels
 WATCHED = 100  # of them, by which the best epoch is told
 OTHER = "shuffled"
@@ -55,7 +54,9 @@ def run(options: argparse.Namespace) -> str:
 
 def figures(model: Model, train: Pictures, val: Pictures, config: TrainConfig) -> dict[str, object]:
     """By method, how alike maps are after randomising weights (by the last part) and after shuffling labels."""
-    rows = val.rows[np.linspace(0, len(val) - 1, min(SCANS, len(val))).astype(int)]
+    if not config.sanity_scans:
+        return {}
+    rows = val.rows[np.linspace(0, len(val) - 1, min(config.sanity_scans, len(val))).astype(int)]
     pictures = [np.asarray(val.pictures[row]) for row in rows]
     found: dict[str, object] = {"scans": len(rows)}
     found["weights"] = {method: cascade(model, pictures, method) for method in EXPLAINERS}
@@ -73,7 +74,8 @@ def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
     part = replace(train, rows=train.rows[chosen], labels=labels, groups=train.groups[chosen])
     watched = replace(part, rows=part.rows[:WATCHED], labels=labels[:WATCHED], groups=part.groups[:WATCHED])
     epochs = config.sanity_epochs
-    config = replace(config, start="imagenet", epochs=epochs, patience=epochs)
+    # no workers: a process forked now inherits the locks of threads that answered and changed pictures, and hangs
+    config = replace(config, start="imagenet", epochs=epochs, patience=epochs, workers=0, minutes=0.0)
     try:
         network, trained = loop.started(config, model.card.classes, model.card.task)
     except ConfigError:  # ImageNet weights are not installed

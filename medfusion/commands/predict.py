@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from medfusion import inference, library, router
 from medfusion.commands.files import read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
-from medfusion.imaging import display
+from medfusion.imaging import display, read_scan
 from medfusion.library import Model
-from medfusion.types import Prediction
+from medfusion.types import Prediction, Scan
 
 AUTO = "auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder to walk")
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder to walk; with --out also a zip")
     parser.add_argument(
         "--model", required=True, metavar="ID", help="the model to ask, by id or folder; auto picks one for each file"
     )
     parser.add_argument("--frame", type=int, default=1, metavar="N", help="the frame to read, from 1 (default: 1)")
     parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="answer one zip or folder of any size, on a Ray cluster where RAY_ADDRESS is set; goes on where it was",
+    )
     parser.add_argument("--json", action="store_true", help="print a JSON list for machines")
 
 
@@ -30,9 +37,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Returns 1 when a file is not answered, else 0."""
     if arguments.frame < 1:
         raise ConfigError("Frames are counted from 1. Give --frame 1 or more.")
+    if arguments.out:
+        return run_archive(arguments)
     answerer = Answerer(arguments.model, arguments.device, arguments.frame)
     entries = []
-    for path in walk(arguments.paths):
+    for path in walk(list(map(Path, arguments.paths))):
         entry = answerer.answer(path)
         entries.append(entry)
         if not arguments.json:
@@ -40,6 +49,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         write_json(entries)
     return int(any(entry["status"] != "ok" for entry in entries))
+
+
+def run_archive(arguments: argparse.Namespace) -> int:
+    from medfusion.commands import archive  # it needs this module
+
+    if len(arguments.paths) != 1:
+        raise ConfigError("With --out, one zip or folder is answered at a time. Name one.")
+    failed = archive.score(arguments.paths[0], arguments.out, arguments.model, arguments.device, arguments.frame)
+    return int(failed > 0)
 
 
 class Answerer:
@@ -62,9 +80,16 @@ class Answerer:
 
     def answer(self, path: Path) -> dict[str, object]:
         """One file's entry, as JSON holds it: ok with the answer, refused with the reason, or error."""
-        entry: dict[str, object] = {"path": str(path)}
+        return self.answer_scan(str(path), lambda: read_file(path))
+
+    def answer_bytes(self, name: str, content: bytes) -> dict[str, object]:
+        """The same for a file that was read already."""
+        return self.answer_scan(name, lambda: read_scan(content, PurePosixPath(name).name))
+
+    def answer_scan(self, named: str, read: Callable[[], Scan]) -> dict[str, object]:
+        entry: dict[str, object] = {"path": named}
         try:
-            scan = read_file(path)
+            scan = read()
             if self.frame > scan.frame_count:
                 raise ScanError(f"This scan has {scan.frame_count} frames, not {self.frame}. Give a smaller --frame.")
             route = self.router.route(display(scan, self.frame - 1)) if self.router else None

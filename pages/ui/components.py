@@ -19,6 +19,7 @@ from pages.ui.state import Case
 
 FORMATS = "DICOM, PNG, JPEG or TIFF"
 CARD_PAGE = "pages/model_library.py"
+LISTED, LISTED_PX = 12, 420  # bad files that are shown at once; of more, one is cut in half, so that one scrolls on
 
 
 def page_head(title: str) -> None:
@@ -65,7 +66,7 @@ def show_rejected() -> None:
     count = "1 file" if len(rejected) == 1 else f"{len(rejected)} files"
     with st.container(border=True):
         st.markdown(f":material/error: **{count} could not be shown.** Everything else is kept.")
-        with st.container(height=180 if len(rejected) > 4 else "content", border=False, gap="xsmall"):
+        with st.container(height=LISTED_PX if len(rejected) > LISTED else "content", border=False, gap="xsmall"):
             for item in rejected:
                 st.markdown(f"**{plain(item.name)}**: {plain(item.reason)}")
         st.button("Dismiss", on_click=state.forget_rejected, key="forget-rejected")
@@ -215,7 +216,7 @@ def show_model(card: ModelCard) -> None:
     """Version, a link to the card, and how well the model does."""
     label = f"Card of this model, version {card.version}"
     st.page_link(CARD_PAGE, label=label, icon=":material/description:", query_params={"model": card.id})
-    st.caption(f"{plain(card.modality)}. {performance_words(card)}")
+    st.caption(f"{plain(card.modality[:1].upper() + card.modality[1:])}. {performance_words(card)}")
 
 
 def operating_point_words(prediction: Prediction, card: ModelCard) -> str:
@@ -244,7 +245,8 @@ def performance_words(card: ModelCard) -> str:
     accuracy = test.get("accuracy") if isinstance(test, dict) else None
     if not isinstance(test, dict) or not isinstance(accuracy, dict) or "value" not in accuracy:
         return "How often this model is right has not been measured."
-    sentence = f"Right in {percent(accuracy['value'])} of {test.get('n', 'the')} held-out pictures"
+    of = "the answers yes or no to " if card.task == "multilabel" else ""
+    sentence = f"Right in {percent(accuracy['value'])} of {of}{test.get('n', 'the')} held-out pictures"
     if "low" in accuracy and "high" in accuracy:
         sentence += f" (95 % interval {percent(accuracy['low'])} to {percent(accuracy['high'])})"
     return plain(f"{sentence}; on pictures from elsewhere it may do worse.")

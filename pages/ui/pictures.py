@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from pathlib import Path
 
 import numpy as np
 import plotly.colors
@@ -49,6 +50,11 @@ def data_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=1)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def file_uri(path: Path) -> str:
+    """A small WebP as it is, in the page itself: Streamlit forgets a served one while the browser still fetches it."""
+    return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -19,7 +19,9 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.typing import UploadedFile
 
+from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
+from training.service import Estimate
 
 PICKED = "case"  # key of the case list: the id of the case in view
 CONTROLS = "map-controls"  # keys of the components that report from the browser
@@ -77,6 +79,11 @@ class Memory:
         self.reports: dict[tuple[str, str], EvaluationReport] = {}
         self.masks: dict[tuple[int, int], np.ndarray] = {}
         self.archive: tuple[Hashable, bytes] | None = None
+        self.estimate: tuple[Hashable, Estimate] | None = None
+        self.exports: dict[tuple[str, str], Exported] = {}
+        self.words: dict[str, str] = {}
+        self.tuning_set: str | None = None
+        self.tuning_run: str | None = None
 
 
 def memory() -> Memory:
@@ -147,6 +154,53 @@ def archive(about: Hashable) -> bytes | None:
     """The zip that was packed last, if it is of these maps."""
     kept = memory().archive
     return kept[1] if kept and kept[0] == about else None
+
+
+def keep_export(card: ModelCard, made: Exported) -> None:
+    memory().exports = {(card.id, card.version): made}  # one at a time: 12 MB
+
+
+def export(card: ModelCard) -> Exported | None:
+    """The ONNX model that was made last, if it is this one."""
+    return memory().exports.get((card.id, card.version))
+
+
+def say(about: str, words: str) -> None:
+    """Callback: words for the next drawing of the page."""
+    memory().words[about] = words
+
+
+def said(about: str) -> str | None:
+    """What a callback said, once."""
+    return memory().words.pop(about, None)
+
+
+def keep_estimate(about: Hashable, found: Estimate) -> None:
+    memory().estimate = (about, found)
+
+
+def estimate(about: Hashable) -> Estimate | None:
+    """The last trial of steps, if it was of these settings."""
+    kept = memory().estimate
+    return kept[1] if kept and kept[0] == about else None
+
+
+def keep_tuning_set(set_id: str) -> None:
+    memory().tuning_set = set_id
+
+
+def tuning_set() -> str | None:
+    """The id of the labelled set in view on the Fine-tune page."""
+    return memory().tuning_set
+
+
+def keep_tuning_run(run_id: str) -> None:
+    memory().tuning_run = run_id
+
+
+def tuning_run() -> str | None:
+    """The id of the run in view on the Fine-tune page."""
+    return memory().tuning_run
 
 
 def keep_mask(case: Case, frame: int, mask: np.ndarray) -> None:

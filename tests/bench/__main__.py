@@ -8,10 +8,12 @@ import torch
 
 from tests.bench.explain import explanations, methods
 from tests.bench.table import HEADER, Row
+from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "explain": explanations,
     "methods": methods,
+    "training": training,
 }
 
 

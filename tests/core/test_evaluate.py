@@ -40,6 +40,13 @@ class Opposite(Bright):
         return torch.cat([-z, z, torch.full_like(z, -9)], dim=1)
 
 
+class Halves(nn.Module):
+    """Two answers: the left half is bright, and the right half is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 8 * (torch.stack([half.mean((1, 2, 3)) for half in x.chunk(2, dim=3)], dim=1) - 0.5)
+
+
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "RESAMPLES", 20)
@@ -160,7 +167,7 @@ def test_batches_do_not_change_the_figures_and_tell_their_progress(model, tmp_pa
     assert parts == pytest.approx([4 / 9, 8 / 9, 1])
 
 
-def test_a_multilabel_model_is_refused(model, tmp_path):
+def test_a_multilabel_model_is_refused_on_single_labels(model, tmp_path):
     several = replace(model, card=replace(model.card, task="multilabel"))
     with pytest.raises(ConfigError, match="'toy' may give several answers"):
         evaluate.evaluate(several, zipped(tmp_path, SET))
@@ -230,3 +237,33 @@ def test_corruptions_are_measured_when_asked_for(site, tmp_path, capsys):
     drops = json.loads(out.read_text())["robustness"]["drops"]
     assert set(drops["noise"]) == {"1", "2", "3", "4", "5"}
     assert "AUROC lost at severity" in capsys.readouterr().out
+
+
+def test_several_labels_are_measured_decision_by_decision(tmp_path):
+    model = model_of(Halves(), ("left", "right"), "multilabel")
+    sides = {"both": (255, 255), "left": (255, 0), "right": (0, 255), "none": (0, 0), "wrong": (255, 0)}
+    rows, files = ["path,label:left,label:right"], {}
+    for name, (left, right) in sides.items():
+        picture = Image.new("L", (64, 64), left)
+        picture.paste(right, (32, 0, 64, 64))
+        files[f"{name}.png"] = picture
+        truth = (0, 1) if name == "wrong" else (left // 255, right // 255)
+        rows.append(f"{name}.png,{truth[0]},{truth[1]}")
+    path = tmp_path / "several.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.csv", "\n".join(rows))
+        for name, picture in files.items():
+            out = io.BytesIO()
+            picture.save(out, "PNG")
+            archive.writestr(name, out.getvalue())
+    measured = evaluate.measure(model, evaluate.part_of(path, "all"))
+    assert measured.answers.tolist() == [[1, 1], [1, 0], [0, 1], [0, 0], [1, 0]]
+    assert measured.figures["accuracy"]["value"] == pytest.approx(8 / 10)
+    assert measured.right.tolist() == [True, True, True, True, False]
+    assert measured.answer(0) == "left + right"
+    assert measured.answer(3) == "none"
+    left, right = measured.figures["per_class"].values()
+    assert (left["n"], left["sensitivity"]["value"], left["specificity"]["value"]) == (2, 1.0, pytest.approx(2 / 3))
+    assert (right["n"], right["sensitivity"]["value"], right["specificity"]["value"]) == (3, pytest.approx(2 / 3), 1.0)
+    balanced = (1 + 2 / 3 + 2 / 3 + 1) / 4
+    assert measured.figures["balanced_accuracy"]["value"] == pytest.approx(balanced)

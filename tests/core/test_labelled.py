@@ -1,6 +1,7 @@
 """Labelled zips and folders: what is read, and what is refused with a sentence."""
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medfusion import sources
 from medfusion.errors import DataError, PatientOverlap
 from medfusion.labelled import read_labelled, read_pictures
 from medfusion.types import InputSpec
@@ -58,6 +60,26 @@ def test_other_columns_of_the_manifest_stay_with_their_case(tmp_path):
     assert [dict(case.more) for case in data.cases] == [{"sex": "F", "site": "north"}, {"sex": "", "site": ""}]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_manifest_may_be_separated_as_spreadsheets_do(tmp_path, mark):
+    manifest = "path,label,note\n1.png,a,x y\n2.png,b,\n".replace(",", mark).encode("utf-8-sig")
+    data = read_labelled(zipped(tmp_path, {"manifest.csv": manifest, "1.png": png(1), "2.png": png(2)}))
+    assert [(case.label, dict(case.more)) for case in data.cases] == [("a", {"note": "x y"}), ("b", {"note": ""})]
+
+
+def test_columns_of_0_and_1_give_several_labels_or_none(tmp_path):
+    manifest = b"path,label:effusion,label:mass,sex\n1.png,1,1,F\n2.png,0,1,M\n3.png,0,0,F\n"
+    files = {f"{number}.png": png(number) for number in (1, 2, 3)}
+    data = read_labelled(zipped(tmp_path, {"manifest.csv": manifest} | files))
+    assert data.several
+    assert data.classes == ("effusion", "mass")
+    assert [case.label for case in data.cases] == ["effusion + mass", "mass", "none"]
+    assert data.counts() == {"": {"effusion": 1, "mass": 2}}
+    assert data.labels().tolist() == [[1, 1], [0, 1], [0, 0]]
+    assert data.labels(("mass", "effusion")).tolist() == [[1, 1], [1, 0], [0, 0]]
+    assert dict(data.cases[0].more) == {"sex": "F"}
+
+
 def test_one_patient_on_two_sides_is_refused(tmp_path):
     manifest = b"path,label,patient_id,split\n1.png,a,p1,train\n2.png,a,p1,test\n"
     with pytest.raises(PatientOverlap, match="1 patients"):
@@ -72,7 +94,10 @@ def test_one_patient_on_two_sides_is_refused(tmp_path):
         (b"path,label,split\n1.png,a,dev\n", "line 2.*'dev' is unknown"),
         (b"path,label\n1.png,a\n1.png\n", "line 3: path or label is empty"),
         (b"path,label\n1.png,\xe4\n", "not readable as CSV in UTF-8"),
-        (b"path;label\n1.png;a\n", "separated by commas"),
+        (b'path,label\n"1.png,a\n', "not readable as CSV"),
+        (b"path,label,label:x\n1.png,a,1\n", "in place of label"),
+        (b"path,label:x\n1.png,yes\n", "line 2: label:x is 'yes'. Write 1"),
+        (b"path,label:x\n1.png\n", "line 2: label:x is ''. Write 1"),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_the_line(tmp_path, manifest, said):
@@ -107,3 +132,114 @@ def test_an_unknown_label_is_named_with_the_classes_that_the_model_knows(tmp_pat
     data = read_labelled(zipped(tmp_path, {"a/1.png": png(1)}))
     with pytest.raises(DataError, match=r"'a', unknown to the model\. Its classes: x, y"):
         data.labels(("x", "y"))
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """A function that writes a CSV in a folder with two pictures beside it."""
+    folder = tmp_path / "ward"
+    (folder / "scans").mkdir(parents=True)
+    for number in (1, 2):
+        (folder / "scans" / f"{number}.png").write_bytes(png(number))
+
+    def write(first: str, second: str = "scans/2.png") -> Path:
+        path = folder / "cases.csv"
+        path.write_text(f"path,label\n{first},ill\n{second},well\n", encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_a_csv_by_itself_names_files_beside_it(listed):
+    data = read_labelled(listed("scans/1.png"))
+    assert [(case.path, case.label) for case in data.cases] == [("scans/1.png", "ill"), ("scans/2.png", "well")]
+    assert [int(picture[0, 0, 0]) for picture in read_pictures(data, InputSpec(32, 32))] == [1, 2]
+
+
+def test_a_csv_may_name_files_elsewhere_only_in_folders_that_the_administrator_opened(listed, tmp_path, monkeypatch):
+    away = tmp_path / "archive" / "9.png"
+    away.parent.mkdir()
+    away.write_bytes(png(9))
+    for named in (str(away), "../archive/9.png", "/etc/hostname"):
+        with pytest.raises(DataError, match="leads out of ward"):
+            read_labelled(listed(named))
+    monkeypatch.setenv("MEDFUSION_FOLDERS", str(away.parent))
+    assert len(list(read_pictures(read_labelled(listed(str(away))), InputSpec(32, 32)))) == 2
+    with pytest.raises(DataError, match="leads out of ward"):
+        read_labelled(listed("/etc/hostname"))
+
+
+def test_a_link_that_leads_out_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "set" / "ill").mkdir(parents=True)
+    (tmp_path / "secret.png").write_bytes(png(1))
+    link = tmp_path / "set" / "ill" / "1.png"
+    link.symlink_to(tmp_path / "secret.png")
+    with pytest.raises(DataError, match=r"'ill/1\.png' leads out of set"):
+        read_labelled(tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "name", ["../1.png", "ill/../../1.png", "/etc/1.png", "C:\\ill\\1.png", "..\\1.png", "\\\\host\\1.png", "c:1.png"]
+)
+def test_a_zip_with_names_outside_of_it_is_refused(tmp_path, name):
+    with pytest.raises(DataError, match="would lie outside of it"):
+        read_labelled(zipped(tmp_path, {"ill/1.png": png(1), "well/2.png": png(2), name: png(3)}))
+
+
+def test_a_zip_with_a_link_is_refused(tmp_path):
+    link = zipfile.ZipInfo("ill/2.png")
+    link.external_attr = 0o120777 << 16
+    path = zipped(tmp_path, {"ill/1.png": png(1)})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(DataError, match=r"'ill/2\.png' is a link"):
+        read_labelled(path)
+
+
+def test_a_locked_zip_is_refused(tmp_path):
+    content = bytearray(zipped(tmp_path, {"ill/1.png": png(1)}).read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 8] |= 1
+    (tmp_path / "locked.zip").write_bytes(content)
+    with pytest.raises(DataError, match="locked by a password"):
+        read_labelled(tmp_path / "locked.zip")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_packed_without_a_bound_on_memory_is_refused(tmp_path, method):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", method) as archive:
+        archive.writestr("ill/1.png", png(1))
+    with pytest.raises(DataError, match="packed in a way that is not read here"):
+        read_labelled(tmp_path / "set.zip")
+
+
+def test_a_name_that_stands_twice_in_a_zip_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("ill/1.png", png(1))
+        archive.writestr("ill/1.png", png(2))
+    with pytest.raises(DataError, match=r"holds 'ill/1\.png' twice"):
+        read_labelled(tmp_path / "set.zip")
+
+
+def test_a_bomb_of_many_files_is_refused_before_any_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "BOMB_BYTES", 2**20)
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(8):
+            archive.writestr(f"ill/{number}.png", bytes(2**18))
+    with pytest.raises(DataError, match="would unpack to"):
+        read_labelled(tmp_path / "set.zip")
+
+
+def test_a_file_that_is_larger_than_its_zip_says_is_not_unpacked_further(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ill/1.png", bytes(64 * 2**20))
+    content = bytearray((tmp_path / "set.zip").read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    content[entry + 24 : entry + 28] = (1000).to_bytes(4, "little")
+    (tmp_path / "set.zip").write_bytes(content)
+    data = read_labelled(tmp_path / "set.zip")
+    tracemalloc.start()
+    with pytest.raises(DataError, match="cannot be unpacked"):
+        list(read_pictures(data, InputSpec(32, 32)))
+    assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
+    tracemalloc.stop()

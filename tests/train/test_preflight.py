@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medfusion.errors import DataError
+from medfusion.labelled import read_labelled
 from training.__main__ import main as training_command
+from training.preflight import preflight
 
 
 def scene(seed: int) -> np.ndarray:
@@ -105,6 +108,107 @@ def test_unequal_classes_and_unnamed_patients_are_worth_a_word(sound, capsys):
 
 def test_a_sheet_of_each_class_is_drawn(sound, tmp_path, capsys):
     assert check(sound, "--sheets", str(tmp_path / "sheets")) == 0
-    with Image.open(tmp_path / "sheets" / "1-ill.png") as sheet:
+    with Image.open(tmp_path / "sheets" / "1-ill.webp") as sheet:
         assert sheet.size == (6 * 128, 4 * 128)
         assert np.asarray(sheet)[:80, :96].any()
+
+
+def copied(folder, source: int, name: str, side_px: tuple[int, int] = (60, 50)) -> None:
+    """The picture of a case once more, smaller, under another name."""
+    Image.fromarray(scene(source)).resize(side_px).save(folder / name)
+
+
+def spared(folder, capsys) -> tuple[int, dict]:
+    status = check(folder, "--json")
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_of_copies_on_two_sides_the_one_of_training_is_kept(sound, capsys):
+    copied(sound, 40, "ill/2.png")  # 40 is of val, 2 of train: named first or last, it stays
+    copied(sound, 3, "well/41.png")  # 41 is of val
+    status, found = spared(sound, capsys)
+    assert status == 2
+    assert found["spare"] == ["ill/40.png", "well/41.png"]
+
+
+def test_of_copies_on_one_side_all_but_the_first_can_be_spared_and_need_not(sound, capsys):
+    copied(sound, 0, "ill/2.png")
+    copied(sound, 0, "ill/4.png", (70, 58))
+    status, found = spared(sound, capsys)
+    assert status == 0
+    assert found["duplicates"] == [["ill/0.png", "ill/2.png", "ill/4.png"]]
+    assert found["spare"] == ["ill/2.png", "ill/4.png"]
+
+
+def test_of_copies_with_two_labels_all_are_spared_for_nobody_knows_which_is_right(sound, capsys):
+    copied(sound, 0, "well/1.png")
+    copied(sound, 0, "well/3.png", (70, 58))
+    status, found = spared(sound, capsys)
+    assert status == 2
+    assert sorted(found["spare"]) == ["ill/0.png", "well/1.png", "well/3.png"]
+
+
+def test_an_unreadable_file_is_spared(sound, capsys):
+    (sound / "ill" / "0.png").write_bytes(b"")
+    assert spared(sound, capsys)[1]["spare"] == ["ill/0.png"]
+
+
+def test_what_is_spared_leaves_nothing_to_mend(sound):
+    copied(sound, 40, "ill/2.png")
+    copied(sound, 5, "well/7.png")
+    copied(sound, 10, "well/9.png")
+    (sound / "well" / "11.png").write_bytes(b"torn")
+    data = read_labelled(sound)
+    found = preflight(data)
+    assert len(found.blocks) == 3  # the torn file, two labels, two sides
+    again = preflight(data, left_out=found.spare)
+    assert (again.blocks, again.duplicates, again.unreadable, again.spare) == ([], [], {}, [])
+    assert again.left_out == found.spare == ["well/11.png", "ill/40.png", "well/7.png", "well/9.png", "ill/10.png"]
+    assert again.counts["train"] == {"ill": 17, "well": 15}
+
+
+def unsplit(folder, patients: dict[int, str] | None = None) -> None:
+    """Without a split; some cases under a given patient."""
+    lines = ["path,label,patient_id"]
+    for number in range(100):
+        label = ("ill", "well")[number % 2]
+        Image.fromarray(scene(number)).save(folder / label / f"{number}.png")
+        lines.append(f"{label}/{number}.png,{label},{(patients or {}).get(number, f'p{number}')}")
+    (folder / "manifest.csv").write_text("\n".join(lines))
+
+
+def test_copies_that_a_split_could_part_block_until_one_is_left(sound, capsys):
+    unsplit(sound)
+    assert check(sound) == 0
+    capsys.readouterr()
+    copied(sound, 0, "ill/2.png")
+    assert check(sound, "--json") == 2
+    shown = capsys.readouterr()
+    assert "1 pictures are there more than once, or nearly, under different patients: ill/0.png, ill/2.png" in shown.err
+    assert "give copies the same patient_id" in shown.err
+    assert json.loads(shown.out)["spare"] == ["ill/2.png"]
+    assert preflight(read_labelled(sound), left_out=["ill/2.png"]).blocks == []
+
+
+def test_copies_of_one_patient_cannot_be_parted_by_a_split_and_are_advice(sound, capsys):
+    unsplit(sound, {0: "anna", 2: "anna"})
+    copied(sound, 0, "ill/2.png")
+    assert check(sound, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["blocks"], found["duplicates"]) == ([], [["ill/0.png", "ill/2.png"]])
+    assert found["advice"] == ["1 pictures are there more than once, or nearly: ill/0.png, ill/2.png."]
+
+
+def test_leaving_out_a_whole_class_is_told_by_its_name(sound):
+    data = read_labelled(sound)
+    for label in ("ill", "well"):  # the first and the last of the classes
+        gone = [case.path for case in data.cases if case.label == label]
+        assert preflight(data, left_out=gone).blocks == [
+            f"Class '{label}' has 0 cases in train, fewer than 5. Add cases."
+        ]
+
+
+def test_leaving_out_everything_is_an_error_and_no_crash(sound):
+    data = read_labelled(sound)
+    with pytest.raises(DataError, match="All files of set are left out"):
+        preflight(data, left_out=[case.path for case in data.cases])

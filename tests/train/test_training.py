@@ -17,8 +17,9 @@ from medfusion.explain import EXPLAINERS
 from medfusion.labelled import Case, LabelledSet
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
-from training import augment, balance, finish, loop, memory, sanity
+from training import augment, balance, finish, loop, memory
 from training.__main__ import main as training_command
+from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
 from training.config import TrainConfig
 from training.datasets import Augmented, Draw, Order, with_splits
 
@@ -32,12 +33,11 @@ SIDES = ("right", "left")
 
 
 def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sanity, "SCANS", 2)
     out = tmp_path / "sides"
     arguments = ["run", "--data", str(labelled_zip), "--out", str(out), "--runs", str(tmp_path / "runs")]
     small = ["--start", "scratch", "--frozen-stages", "0", "--epochs", "1", "--finish-epochs", "0", "--workers", "0"]
     sizes = ["--train-px", "32", "--side-px", "64", "--batch-size", "8", "--device", "cpu", "--seed", "7"]
-    assert training_command([*arguments, *small, *sizes, "--sanity-epochs", "1"]) == 0
+    assert training_command([*arguments, *small, *sizes, "--sanity-epochs", "1", "--sanity-scans", "2"]) == 0
     card = library.read_card(out)
     assert card.classes == ("left", "right")
     assert card.training["seed"] == 7
@@ -115,6 +115,22 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     assert not torch.equal(first, other)
 
 
+def test_the_learning_rate_falls_to_zero_with_the_time_budget_where_that_ends_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Timer, "time_elapsed", lambda *_: 30.0)
+    rates, step = [], loop.Learner.training_step
+
+    def watch(self, batch, index):
+        rates.append(self.trainer.optimizers[0].param_groups[0]["lr"])
+        return step(self, batch, index)
+
+    monkeypatch.setattr(loop.Learner, "training_step", watch)
+    config = replace(SMALL, epochs=1, finish_epochs=0, warmup=0.0)
+    for minutes, share in ((1.0, 0.5), (2.0, 0.5 * (1 + np.cos(np.pi / 4))), (0.0, 1.0)):
+        rates.clear()
+        fit(pictures(16, 1), pictures(8, 2), replace(config, minutes=minutes), tmp_path / str(minutes))
+        assert rates[0] == pytest.approx(share * config.learning_rate)
+
+
 def test_frozen_stages_keep_their_weights_and_batch_statistics(tmp_path):
     learner = loop.Learner(
         loop.build("tiny", 1), "binary", replace(SMALL, start="imagenet", frozen_stages=2), F.cross_entropy
@@ -149,7 +165,7 @@ def test_a_wrong_setting_is_refused_before_any_work(setting, value, said):
 
 def labelled(per_patient: int, patients: int) -> LabelledSet:
     cases = tuple(
-        Case(f"{p}-{i}.png", "ill" if p % 3 == 0 else "well", f"p{p}")
+        Case(f"{p}-{i}.png", ("ill" if p % 3 == 0 else "well",), f"p{p}")
         for p in range(patients)
         for i in range(per_patient)
     )
@@ -295,27 +311,43 @@ def test_rows_of_a_head_are_found_by_name_in_one_set():
     assert loop.known_rows(known, ("v",)) == [4]
 
 
-def test_a_blend_is_the_average_that_loses_least_on_val(tmp_path):
+def test_a_blend_is_good_on_val_and_of_those_the_best_on_val_as_augmented(tmp_path):
     val = pictures(12, 2)
     card = library.read_card(library.find("chest-xray"))
     begun = loop.build("tiny", 1, seed=1)
     library.save(tmp_path / "begun", replace(card, input=InputSpec(64, 64)), begun)
-    trained = loop.build("tiny", 1, seed=2).eval()
-    stem = trained.stem[0].weight.clone()
+    config = replace(SMALL, start=str(tmp_path / "begun"))
+    (tmp_path / "checkpoints").mkdir()
+    for seed, epoch in ((2, loop.BEST), (3, loop.LAST)):
+        state = {f"network.{name}": value for name, value in loop.build("tiny", 1, seed=seed).state_dict().items()}
+        torch.save({"state_dict": state}, tmp_path / "checkpoints" / f"{epoch}.ckpt")
+    network, labels = loop.build("tiny", 1), torch.from_numpy(val.labels)
+    chosen = blend(network, tmp_path, config, SIDES, val, "binary")
 
-    def loss(network):
-        return float(F.cross_entropy(loop.scores(network.eval(), val, "binary"), torch.from_numpy(val.labels)))
+    def losses(epoch, share):
+        other = loop.build("tiny", 1)
+        mix(other, loop.started(config, SIDES, "binary")[0].state_dict(), loop.weights_of(tmp_path, epoch), share)
+        plain = loop.calibrated_losses(loop.scores(other, val, "binary"), labels)
+        return plain, shifted_loss(other, variants(val, config), labels, "binary")
 
-    alone = loss(trained)
-    share = loop.blend(trained, str(tmp_path / "begun"), SIDES, val, "binary")
-    assert share in loop.SHARES
-    assert loss(trained) <= alone
-    expected = begun.stem[0].weight.half().float().lerp(stem, share)  # stored in half precision
-    assert torch.allclose(trained.stem[0].weight, expected, atol=1e-6)
+    found = {(epoch, share): losses(epoch, share) for epoch in EPOCHS for share in SHARES}
+    least = min((plain for plain, _ in found.values()), key=torch.mean)
+    good = {one: shifted for one, (plain, shifted) in found.items() if is_as_good(plain, least)}
+    assert good[chosen.epoch, chosen.share] == min(good.values())
+    expected = begun.stem[0].weight.half().float()  # stored in half precision
+    expected = expected.lerp(loop.weights_of(tmp_path, chosen.epoch)["stem.0.weight"], chosen.share)
+    assert torch.allclose(network.stem[0].weight, expected, atol=1e-6)
+
+
+def test_losses_are_as_good_within_the_standard_error_of_their_difference():
+    least = torch.tensor([0.0, 1.0, 2.0, 3.0])
+    assert is_as_good(least, least)
+    assert not is_as_good(least + 0.01, least)  # a little worse in every case is worse
+    assert is_as_good(least + torch.tensor([0.5, -0.4, 0.5, -0.4]), least)  # mean 0.05, standard error 0.26
 
 
 def test_a_start_that_is_no_model_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="or the folder of a model"):
+    with pytest.raises(ConfigError, match="or a model by id or folder"):
         replace(SMALL, start=str(tmp_path))
 
 

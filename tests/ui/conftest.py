@@ -19,6 +19,7 @@ from medfusion.explain import EXPLAINERS, faithfulness
 from medfusion.explain.lime import LimeSettings
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from tests.ui.browser import address, browser_page  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 

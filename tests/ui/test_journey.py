@@ -2,82 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
+from collections.abc import Callable
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --no-first-run"
+from tests.ui.browser import in_browser
+
 PLOT = ".st-key-evidence .js-plotly-plot"
 MAPS = ".st-key-evidence .imagelayer image + image"
-LONG_MS = 120_000  # the machine may be busy
-
-playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(900),  # on a machine that also trains
-    pytest.mark.skipif(CHROMIUM is None, reason="There is no Chromium: install it, or name it in CHROMIUM"),
-]
-
-
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    """A server of our own on a free port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = (tmp_path / "server.log").open("wb")
-    server = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("serve.py")), str(port)],
-        cwd=ROOT,
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/_stcore/health", server)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
-
-
-def wait_for(url: str, server: subprocess.Popen[bytes], limit_s: float = 240) -> None:
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            with urlopen(url, timeout=2):
-                return
-        except (URLError, OSError):
-            time.sleep(0.2)
-    pytest.fail(f"The server did not start (exit status {server.poll()}).")
-
-
-@pytest.fixture
-def browser_page(address: str) -> Iterator[object]:
-    """A page whose console errors fail the test at its end."""
-    errors: list[str] = []
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.set_default_timeout(LONG_MS)
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(address)
-        yield page
-        browser.close()
-    assert not errors
+pytestmark = in_browser
 
 
 def view_range(page) -> list[float]:  # type: ignore[no-untyped-def]

@@ -1,0 +1,38 @@
+"""Where this installation keeps what it makes: models of its own, labelled sets, runs.
+
+MEDFUSION_HOME names the folder, by default .data beside app.py; MEDFUSION_MODELS another one for the site's models.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def home() -> Path:
+    return Path(os.environ.get("MEDFUSION_HOME") or PROJECT / ".data").absolute()
+
+
+def site_models() -> Path:
+    """The site's own models: links into `versions`, or plain folders that were put there by hand."""
+    return Path(os.environ.get("MEDFUSION_MODELS") or home() / "models").absolute()
+
+
+def versions() -> Path:
+    """Every version of a promoted model, as MODEL/VERSION."""
+    return site_models().parent / f"{site_models().name}-versions"
+
+
+def labelled_sets() -> Path:
+    return home() / "sets"
+
+
+def runs() -> Path:
+    return home() / "runs"
+
+
+def shared_folders() -> list[Path]:
+    """Folders of labelled sets that the administrator lets the pages read: MEDFUSION_FOLDERS, as in PATH."""
+    return [Path(name) for name in os.environ.get("MEDFUSION_FOLDERS", "").split(os.pathsep) if name]

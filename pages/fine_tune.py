@@ -1,0 +1,14 @@
+"""Fine-tune a model on local cases: data, check, settings, training, result, promotion, one step after the other."""
+
+import streamlit as st
+
+from pages.ui import components, tuning
+from pages.ui.messages import explained_errors
+
+components.page_head("Fine-tune on your own cases")
+step = tuning.steps.choose()
+with explained_errors():
+    tuning.STEPS[step]()
+st.divider()
+with explained_errors():
+    tuning.runs.show_runs()

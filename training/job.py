@@ -1,0 +1,87 @@
+"""What the child process of a run does: wait for the device, train, compare, and say how it ended.
+
+`python -m training.job FOLDER`, started by `training/jobs.py`. Research use only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+from medfusion.errors import MedFusionError
+from training import jobs
+from training.events import Journal
+from training.jobs import DONE, FAILED, RUNNING, State, write_state
+
+YIELDING = 10  # of 19: a reader who waits for an answer comes first
+LITTLE_BYTES = 100 * 2**20  # a disk with less is full
+
+
+def main(folder: Path) -> int:
+    told: list[str] = []
+
+    def tell(text: str) -> None:
+        if told[-1:] != [text]:
+            told.append(text)
+            Journal(folder).tell("phase", text=text)
+
+    if hasattr(os, "nice"):
+        os.nice(YIELDING)
+    lock = jobs.wait_for_turn(folder, tell)
+    write_state(folder, State(RUNNING))
+    try:
+        work(folder)
+    except Exception as error:
+        traceback.print_exc()  # to the run's log
+        write_state(folder, State(FAILED, in_words(error, folder)))
+        return 1
+    finally:
+        lock.release()
+    write_state(folder, State(DONE, "Stopped early." if (folder / jobs.STOP).exists() else ""))
+    return 0
+
+
+def work(folder: Path) -> None:
+    from medfusion import library  # PyTorch is loaded once it is this run's turn
+    from medfusion.evaluate import measure
+    from training import compare, loop, record
+    from training.config import STARTS
+    from training.memory import keep_memory
+    from training.run import make
+    from training.watch import Watch
+
+    keep_memory()
+    run = jobs.find(folder.name)
+    plan = run.plan
+    watch = Watch(folder, folder / jobs.STOP, loggers=(record.logger(run.id, plan),))
+    resume = (folder / "checkpoints" / f"{loop.LAST}.ckpt").exists()
+    command = f"python -m training run --config {jobs.PLAN} --data {run.source.name} --out {plan.model_id}"
+    made = make(plan, run.source, folder, folder / "model", command, resume, watch)
+    parent = None if plan.settings.start in STARTS else library.load(plan.settings.start)
+    card = made.model.card
+    if parent and (set(parent.card.classes), parent.card.task) != (set(card.classes), card.task):
+        parent = None  # it gives other answers: there is nothing to compare
+    own = made.test or made.val
+    compare.write(folder, made.model, parent, own, measure(parent, own.data) if parent else None)
+
+
+def in_words(error: Exception, folder: Path) -> str:
+    """One sentence with cause and next step; the log has the rest."""
+    if isinstance(error, MedFusionError):
+        return str(error)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or shutil.disk_usage(folder).free < LITTLE_BYTES:
+        return "The disk is full. Free some space, then go on from the last epoch."
+    if isinstance(error, MemoryError):
+        return "Memory ran out. Close other programs or lower the batch size, then go on from the last epoch."
+    if isinstance(error, FileNotFoundError):
+        return "A file that the run needs is not there any more. Upload the set again and start a new run."
+    return f"The run ended by a fault of the program ({type(error).__name__}). Its log tells more; try to go on."
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -1,0 +1,201 @@
+"""Public sets of MedMNIST (Yang et al. 2023) as labelled zips: `python -m training medmnist`.
+
+Downloaded from where the medmnist package says and checked against its MD5. A copy in MEDMNIST_ROOT, by default the
+folder medmnist of this installation, is used without any network. Patients are not named in these sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from medfusion import places
+from medfusion.errors import DataError
+from medfusion.labelled import MANIFEST, SEVERAL, SPLITS
+from medfusion.sources import MAX_FILES
+from training import sets
+
+PX = (28, 64, 128, 224)
+CHUNK = 2**20
+TIMEOUT_S = 60
+Progress = Callable[[float], object]  # called with the part done, 0..1; may raise Cancelled
+
+
+@dataclass(frozen=True)
+class PublicSet:
+    name: str  # of the medmnist package
+    says: str  # what it shows, and from where
+    licence: str
+    pictures: int
+    classes: tuple[str, ...]
+    several: bool  # whether a picture may have several of them
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="of a set: pneumoniamnist, breastmnist, …")
+    parser.add_argument("--size", type=int, default=224, choices=PX, help="side of its pictures (default: 224)")
+    parser.add_argument("--out", type=Path, required=True, help="zip to write")
+
+
+def run(options: argparse.Namespace) -> str:
+    chosen = find_public(options.name)
+    write_zip(fetch(chosen.name, options.size), chosen, options.out)
+    return f"{chosen.pictures} pictures written to {options.out}"
+
+
+def list_public() -> list[PublicSet]:
+    """Sets of flat pictures that are not too large to be read as one."""
+    found = [public(name, info) for name, info in catalogue().items() if not name.endswith("3d")]
+    return [one for one in found if one.pictures <= MAX_FILES]
+
+
+def find_public(name: str) -> PublicSet:
+    """Raises DataError when there is none of that name."""
+    known = list_public()
+    found = next((one for one in known if one.name == name), None)
+    if found is None:
+        raise DataError(f"MedMNIST has no set {name!r} to train on. Choose from: {', '.join(s.name for s in known)}.")
+    return found
+
+
+def catalogue() -> dict[str, Any]:
+    """What the package knows of each set."""
+    from medmnist import INFO  # takes seconds
+
+    known: dict[str, Any] = INFO
+    return known
+
+
+def public(name: str, info: dict[str, Any]) -> PublicSet:
+    classes = tuple(info["label"][str(number)] for number in range(len(info["label"])))
+    several = info["task"].startswith("multi-label")
+    pictures = sum(info["n_samples"].values())
+    return PublicSet(name, info["description"], info["license"], pictures, distinct(classes), several)
+
+
+def distinct(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """Grades that are mere numbers say so."""
+    return tuple(f"grade {name}" if name.isdigit() else name for name in classes)
+
+
+def fetch(name: str, size_px: int, progress: Progress | None = None) -> Path:
+    """The package's own file: a local copy, or downloaded now. Raises DataError when it is not what it should be."""
+    info, flag = catalogue()[name], "" if size_px == PX[0] else f"_{size_px}"
+    folder = Path(os.environ.get("MEDMNIST_ROOT") or places.home() / "medmnist")
+    path, wanted = folder / f"{name}{flag}.npz", info[f"MD5{flag}"]
+    if path.is_file():
+        if md5(path) != wanted:
+            raise DataError(f"{path.name} in {folder.name} is damaged or another version. Remove it and try again.")
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        download(info[f"url{flag}"], part, progress)
+        if md5(part) != wanted:
+            raise DataError(f"{path.name} did not arrive whole. Try again.")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def download(address: str, into: Path, progress: Progress | None) -> None:
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_S) as answer, into.open("wb") as file:
+            total = int(answer.headers.get("Content-Length") or 0)
+            if total + sets.SPARE_BYTES > shutil.disk_usage(into.parent).free:
+                raise DataError(f"The set takes {total >> 20} MB and the disk has less left. Free some space.")
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                if progress and total:
+                    progress(min(1.0, file.tell() / total))
+    except OSError as error:  # no network, no such host, broken off
+        name = into.name.split(".")[0]
+        raise DataError(
+            f"{name}.npz could not be downloaded ({getattr(error, 'reason', error)}). Check the network, or put the "
+            "file into the folder that MEDMNIST_ROOT names."
+        ) from error
+
+
+def md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def keep_public(name: str, size_px: int, progress: Progress | None = None) -> sets.StoredSet:
+    """Fetch a set and store it like an uploaded one. Of the progress, the first half is the download."""
+    chosen = find_public(name)
+    path = fetch(name, size_px, (lambda done: progress(done / 2)) if progress else None)
+    places.home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places.home()) as folder:
+        made = Path(folder) / "set.zip"
+        write_zip(path, chosen, made, (lambda done: progress(0.5 + done / 2)) if progress else None)
+        with made.open("rb") as file:
+            return sets.keep(f"{name} {size_px} px (MedMNIST)", file, made.stat().st_size, origin_of(chosen))
+
+
+def origin_of(chosen: PublicSet) -> dict[str, str]:
+    """For the card of a model that is trained on it."""
+    said = {"source": f"{chosen.name} of MedMNIST. {chosen.says}", "licence": chosen.licence}
+    return said | {"citation": "Yang et al., MedMNIST v2, Scientific Data 10:41, 2023", "patient_id": "not stated"}
+
+
+def write_zip(source: Path, chosen: PublicSet, out: Path, progress: Progress | None = None) -> None:
+    """PNG pictures with a manifest: the splits of the package. Reads a picture at a time, whatever the set's size."""
+    columns = [SEVERAL + name for name in chosen.classes] if chosen.several else ["label"]
+    rows, done = [",".join(["path", "split", *map(quoted, columns)])], 0
+    try:
+        with zipfile.ZipFile(source) as archive, zipfile.ZipFile(out, "w") as into:  # PNGs shrink no further
+            for split in SPLITS:
+                labels = np.load(io.BytesIO(archive.read(f"{split}_labels.npy")), allow_pickle=False)
+                for number, (picture, label) in enumerate(zip(pictures(archive, split), labels, strict=True)):
+                    path = f"{split}/{number}.png"
+                    into.writestr(path, png(picture))
+                    told = [str(int(one)) for one in label] if chosen.several else [chosen.classes[int(label[0])]]
+                    rows.append(",".join([path, split, *map(quoted, told)]))
+                    done += 1
+                    if progress and done % 100 == 0:
+                        progress(min(1.0, done / chosen.pictures))
+            into.writestr(MANIFEST, "\n".join(rows))
+    except BaseException as error:
+        with suppress(OSError):
+            out.unlink(missing_ok=True)
+        if isinstance(error, (zipfile.BadZipFile, KeyError, ValueError, IndexError)):
+            raise DataError(f"{source.name} is no file of MedMNIST ({error}). Remove it and try again.") from error
+        raise
+
+
+def pictures(archive: zipfile.ZipFile, split: str) -> Iterator[np.ndarray]:
+    """The (h, w) or (h, w, 3) uint8 pictures of one split, one after the other."""
+    with archive.open(f"{split}_images.npy") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, kind = read(file)
+        if kind != np.uint8 or by_columns or len(shape) not in (3, 4):
+            raise ValueError(f"its pictures are {kind} of shape {shape}")
+        size = int(np.prod(shape[1:]))
+        for _ in range(shape[0]):
+            yield np.frombuffer(file.read(size), np.uint8).reshape(shape[1:])
+
+
+def png(picture: np.ndarray) -> bytes:
+    ordered = picture if picture.ndim == 2 else np.ascontiguousarray(picture[..., ::-1])  # OpenCV has blue first
+    return bytes(cv2.imencode(".png", ordered)[1])
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
