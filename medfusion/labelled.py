@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -111,9 +112,9 @@ def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = 
 
     into: an (n, h, w, 3) uint8 array to fill on the way. Raises DataError that names an unreadable file.
     """
-    for index, (case, content) in enumerate(read_files(data)):
+    for index, (case, read) in enumerate(files_of(data)):
         try:
-            picture = squash(display(read_scan(content, case.path)), spec)
+            picture = squash(display(read_scan(read(), case.path)), spec)
         except ScanError as error:
             raise DataError(f"{case.path}: {error} Mend or remove this file.") from error
         if into is not None:
@@ -121,11 +122,11 @@ def read_pictures(data: LabelledSet, spec: InputSpec, into: np.ndarray | None = 
         yield picture
 
 
-def read_files(data: LabelledSet) -> Iterator[tuple[Case, bytes]]:
-    """Each case with the bytes of its file. Raises DataError that names a file that cannot be unpacked."""
+def files_of(data: LabelledSet) -> Iterator[tuple[Case, Callable[[], bytes]]]:
+    """Each case with what reads its file, which raises DataError where the file cannot be unpacked."""
     with open_source(data.source) as source:
         for case in data.cases:
-            yield case, source.read(case.path)
+            yield case, partial(source.read, case.path)
 
 
 def _from_table(source: Source, table: str) -> tuple[list[Case], tuple[str, ...]]:

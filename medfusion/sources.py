@@ -6,6 +6,7 @@ one at a time and never under the names that they carry. Links may not lead out 
 
 from __future__ import annotations
 
+import hashlib
 import re
 import stat
 import struct
@@ -15,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
+
+import fsspec
 
 from medfusion import places
 from medfusion.errors import DataError
@@ -38,6 +41,18 @@ class Source(Protocol):
 
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises DataError that names it."""
+
+
+def at_hand(address: str) -> Path:
+    """A path as it is; a zip behind any address that fsspec knows as a copy, fetched anew when it has changed there."""
+    if "://" not in address:
+        return Path(address)
+    kept = places.home() / "fetched" / hashlib.sha256(address.encode()).hexdigest()[:16]
+    caching = {"cache_storage": str(kept), "same_names": True, "check_files": True}
+    try:
+        return Path(fsspec.open_local(f"filecache::{address}", filecache=caching))
+    except (ImportError, OSError, ValueError) as error:  # a protocol that fsspec does not know is a ValueError
+        raise DataError(f"{address} cannot be fetched ({error}). Check the address.") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,6 +98,12 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
     spec: InputSpec
     groups: np.ndarray
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For another process, a map on disk is its path."""
+        disk = isinstance(self.pictures, np.memmap) and self.pictures.filename
+        held = (self.rows, self.labels, self.spec, self.groups)
+        return (opened, (str(disk), *held)) if disk else (Pictures, (self.pictures, *held))
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -106,6 +113,11 @@ class Pictures(Dataset[tuple[Tensor, Tensor]]):
     def item(self, picture: np.ndarray, index: int) -> tuple[Tensor, Tensor]:
         """The picture of a case, changed or not, as the network wants it."""
         return standardise(torch.from_numpy(picture).permute(2, 0, 1), self.spec), torch.as_tensor(self.labels[index])
+
+
+def opened(path: str, rows: np.ndarray, labels: np.ndarray, spec: InputSpec, groups: np.ndarray) -> Pictures:
+    """Pictures of a map on disk, as decode made it."""
+    return Pictures(np.load(path, mmap_mode="r"), rows, labels, spec, groups)
 
 
 class Draw(NamedTuple):
@@ -136,27 +148,43 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Order(Sampler[Draw]):
-    """Each case once an epoch in random order, or as often as draws says on average. Lightning calls set_epoch."""
+    """Each case once an epoch in random order, or as often as draws says on average. Lightning calls set_epoch.
 
-    def __init__(self, cases: int, draws: np.ndarray | None, seed: int) -> None:
+    Of several processes each gets its share of every batch. batch_size: of all of them together.
+    """
+
+    def __init__(
+        self, cases: int, draws: np.ndarray | None, seed: int, batch_size: int = 1, rank: int = 0, processes: int = 1
+    ) -> None:
         self.cases = cases
+        self.rank, self.processes = rank, processes
         self.draws = None if draws is None else torch.from_numpy(draws)
         self.seed = seed
         self.epoch = 0
+        self.share = max(1, min(batch_size, self.drawn) // processes)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __len__(self) -> int:
+    @property
+    def drawn(self) -> int:
+        """By all processes in an epoch."""
         return self.cases if self.draws is None else round(float(self.draws.sum()))
+
+    def __len__(self) -> int:
+        if self.processes == 1:
+            return self.drawn
+        return self.drawn // (self.share * self.processes) * self.share  # the last ones only if all get some
 
     def __iter__(self) -> Iterator[Draw]:
         generator = torch.Generator().manual_seed(self.seed * 100_003 + self.epoch)
         if self.draws is None:
             indices = torch.randperm(self.cases, generator=generator)
         else:
-            indices = torch.multinomial(self.draws, len(self), replacement=True, generator=generator)
-        return (Draw(index, self.epoch, number) for number, index in enumerate(indices.tolist()))
+            indices = torch.multinomial(self.draws, self.drawn, replacement=True, generator=generator)
+        draws = (Draw(index, self.epoch, number) for number, index in enumerate(indices.tolist()))
+        own = (draw for draw in draws if draw.number // self.share % self.processes == self.rank)
+        return islice(own, len(self))
 
 
 def pictures_of(

@@ -10,8 +10,10 @@ import os
 import shutil
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
+from medfusion import cluster
 from medfusion.errors import MedFusionError
 from training import jobs
 from training.events import Journal
@@ -29,20 +31,47 @@ def main(folder: Path) -> int:
             told.append(text)
             Journal(folder).tell("phase", text=text)
 
+    if cluster.is_wanted():
+        tell("Waiting for a machine of the cluster")
+        return on_cluster(folder)
     if hasattr(os, "nice"):
         os.nice(YIELDING)
     lock = jobs.wait_for_turn(folder, tell)
+    try:
+        attend(folder)
+    except Exception:
+        return 1
+    finally:
+        lock.release()
+    return 0
+
+
+def on_cluster(folder: Path) -> int:
+    """Wait for machines, have them do it, and see that an end is written in any case."""
+    from training.cluster import train
+    from training.job import attend  # by its name: this module has another one while it is the program
+
+    try:
+        train(partial(attend, folder), folder)
+    except Exception as error:
+        if jobs.read_state(folder).status != FAILED:
+            traceback.print_exc()
+            write_state(folder, State(FAILED, in_words(error, folder)))
+    return int(jobs.read_state(folder).status != DONE)
+
+
+def attend(folder: Path) -> None:
+    """Do the work, and keep in one sentence how it ended. Raises what the work raises."""
+    if jobs.read_state(folder).status == RUNNING:
+        Journal(folder).tell("note", text="A machine was lost. Going on from the last epoch.")
     write_state(folder, State(RUNNING))
     try:
         work(folder)
     except Exception as error:
         traceback.print_exc()  # to the run's log
         write_state(folder, State(FAILED, in_words(error, folder)))
-        return 1
-    finally:
-        lock.release()
+        raise
     write_state(folder, State(DONE, "Stopped early." if (folder / jobs.STOP).exists() else ""))
-    return 0
 
 
 def work(folder: Path) -> None:

@@ -24,14 +24,16 @@ import psutil
 from filelock import FileLock, Timeout
 
 from medfusion import places
+from medfusion.cluster import is_wanted
 from medfusion.errors import ConfigError, DataError
+from training import cluster
 from training.plan import Plan, read_plan, write_plan
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 INTERRUPTED = "interrupted"  # never written: what queued or running is without a process
 PLAN, SOURCE, STATE, PROCESS = "plan.json", "source.json", "state.json", "process.json"
 STOP, LOG = "stop", "log.txt"
-HEAVY = ("checkpoints", "pictures.npy", "pictures.done", "curves", "model", "folds", "trials", "search.db")
+HEAVY = ("ray", "checkpoints", "pictures.npy", "pictures.done", "curves", "model", "folds", "trials", "search.db")
 POLL_S = 0.5
 ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 
@@ -46,10 +48,11 @@ class State:
 
 @dataclass(frozen=True)
 class Process:
-    """What process.json holds: the run's process, by pid and start, for pids are used again."""
+    """What process.json holds: the run's process, by pid and start, for pids are used again; or its job's id."""
 
     pid: int = 0
     started_s: float = 0.0  # seconds since 1970
+    job: str = ""  # of the cluster
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,12 @@ def start(plan: Plan, source: Path) -> Run:
 
 
 def spawn(folder: Path) -> None:
-    """Start the child process of a run, in a session of its own so that it outlives this program."""
+    """Start the process of a run, which outlives this program: on this machine, or on the cluster if there is one."""
     (folder / STOP).unlink(missing_ok=True)
     write_state(folder, State(QUEUED))
+    if is_wanted():
+        write(folder / PROCESS, Process(job=cluster.submit(folder, folder / LOG)))
+        return
     command = [sys.executable, "-m", "training.job", str(folder)]
     environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "MEDFUSION_HOME": str(places.home())}
     with (folder / LOG).open("ab") as log:
@@ -123,7 +129,7 @@ def read_run(folder: Path) -> Run:
     source = Path(json.loads((folder / SOURCE).read_text(encoding="utf-8")))
     state = read_state(folder)
     active = state.status in (QUEUED, RUNNING)
-    status = INTERRUPTED if active and process_of(folder) is None else state.status
+    status = INTERRUPTED if active and not is_alive(folder) else state.status
     return Run(folder.name, folder, plan, source, status, state.message)
 
 
@@ -145,14 +151,28 @@ def write(path: Path, held: State | Process) -> None:
     fresh.replace(path)
 
 
-def process_of(folder: Path) -> psutil.Process | None:
-    """The living process of a run."""
+def read_process(folder: Path) -> Process:
     try:
-        known = Process(**json.loads((folder / PROCESS).read_text(encoding="utf-8")))
+        return Process(**json.loads((folder / PROCESS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return Process()
+
+
+def is_alive(folder: Path) -> bool:
+    known = read_process(folder)
+    return cluster.is_alive(known.job) if known.job else process_of(folder) is not None
+
+
+def process_of(folder: Path) -> psutil.Process | None:
+    """The living process of a run on this machine."""
+    known = read_process(folder)
+    if not known.pid:
+        return None
+    try:
         process = psutil.Process(known.pid)
         same = abs(process.create_time() - known.started_s) < 1
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except (OSError, ValueError, TypeError, psutil.NoSuchProcess):
+    except psutil.Error:
         return None
 
 
@@ -174,6 +194,9 @@ def cancel(run_id: str) -> None:
 
 
 def kill(folder: Path) -> None:
+    if job := read_process(folder).job:
+        cluster.end(job)
+        return
     process = process_of(folder)
     if process is None:
         return

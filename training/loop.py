@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -36,6 +36,7 @@ from training import balance, finish
 from training.augment import RECIPES
 from training.config import TrainConfig
 from training.datasets import Augmented, Order, Pictures
+from training.team import StopTogether, current
 from training.watch import Watch
 
 N = TypeVar("N", bound=nn.Module)
@@ -81,7 +82,7 @@ class Learner(lightning.LightningModule):
         pictures, labels = batch
         scores = class_logits(self.network(pictures.contiguous(memory_format=torch.channels_last)), self.task)
         loss = self.loss(scores, labels)
-        if not torch.isfinite(loss):
+        if not self.trainer.strategy.reduce_boolean_decision(bool(torch.isfinite(loss))):
             raise ConfigError("The loss is no longer a number. Lower the learning rate, or train with precision 32.")
         self.log("train_loss", loss, on_epoch=True, on_step=False, prog_bar=True)
         return loss
@@ -120,6 +121,8 @@ class Learner(lightning.LightningModule):
 
         def factor(step: int) -> float:
             spent = clock.time_elapsed("train") / (60 * config.minutes) if clock else 0.0
+            if clock and config.minutes:
+                spent = self.trainer.strategy.broadcast(spent)  # the clocks of several machines differ
             if step < warmup and spent < config.warmup:
                 return (step + 1) / warmup
             done = max(spent, (step - warmup) / max(1, steps - warmup))  # whichever ends the run first
@@ -138,7 +141,8 @@ class Feed(lightning.LightningDataModule):
         super().__init__()
         self.config, self.val = config, val
         self.train = Augmented(train, tuple(RECIPES[name] for name in recipes), config.seed, self.side_px)
-        self.order = Order(len(train), draws, config.seed)
+        team = current()
+        self.order = Order(len(train), draws, config.seed, config.batch_size, team.rank, team.size)
 
     def side_px(self, epoch: int) -> int:
         return self.config.train_px if epoch < self.config.epochs - self.config.finish_epochs else self.config.side_px
@@ -146,7 +150,7 @@ class Feed(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
         return DataLoader(
-            self.train, config.batch_size, sampler=self.order, num_workers=config.workers,
+            self.train, self.order.share, sampler=self.order, num_workers=config.workers,
             persistent_workers=config.workers > 0, worker_init_fn=_one_thread,
         )  # fmt: skip
 
@@ -186,24 +190,21 @@ def fit(
         shutil.rmtree(checkpoints, ignore_errors=True)
     if draws is None and config.balance == "sampler":
         draws = balance.draws(train.labels, len(train), config.class_weighting)
-    classes = int(max(train.labels.max(), val.labels.max())) + 1  # of several labels, their columns tell
-    loss = balance.loss_of(config.balance, train.labels, classes, config.class_weighting, config.label_smoothing)
     first = deepcopy(network.state_dict())
     steps = 1  # batches added up for a step of the optimizer
     while True:
-        lightning.seed_everything(config.seed, workers=True, verbose=False)
-        learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss, trained)
-        smaller = replace(config, batch_size=max(1, config.batch_size // steps))
-        feed = Feed(train, val, smaller, recipes or (config.augmentation,), draws)
-        batches = steps * max(1, len(feed.order) // config.batch_size)  # the last ones only if they fill a step
-        trainer = _trainer(config, folder, steps, batches, watch)
+        going_on = last if last.exists() else None
         try:
-            trainer.fit(learner, feed, ckpt_path=last if last.exists() else None, weights_only=True)
+            current().together(
+                attempt, watch=Kept(watch), network=network, train=train, val=val, task=task, config=config,
+                folder=folder, recipes=recipes or (config.augmentation,), draws=draws, trained=trained, steps=steps,
+                going_on=going_on,
+            )  # fmt: skip
             break
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or current().size > 1:
                 raise
-            if smaller.batch_size == 1:
+            if config.batch_size // steps <= 1:
                 raise ConfigError("Memory ran out with a single picture. Lower side_px, or use more memory.") from error
         steps *= 2
         network.load_state_dict(first)
@@ -216,13 +217,48 @@ def fit(
     return network.cpu().eval()
 
 
+@dataclass(frozen=True)
+class Kept:
+    """A watch, which stays in its own process: another one that is handed it gets none."""
+
+    watch: Watch | None = None
+
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        return Kept, ()
+
+
+def attempt(
+    watch: Kept,
+    network: nn.Module,
+    train: Pictures,
+    val: Pictures,
+    task: Task,
+    config: TrainConfig,
+    folder: Path,
+    recipes: tuple[str, ...],
+    draws: np.ndarray | None,
+    trained: tuple[str, ...],
+    steps: int,
+    going_on: Path | None,
+) -> None:
+    """Train with batches of an so many-th part, added up for a step. All processes of a team do it together."""
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
+    classes = int(max(train.labels.max(), val.labels.max())) + 1  # of several labels, their columns tell
+    loss = balance.loss_of(config.balance, train.labels, classes, config.class_weighting, config.label_smoothing)
+    learner = Learner(network.to(memory_format=torch.channels_last), task, config, loss, trained)
+    feed = Feed(train, val, replace(config, batch_size=max(1, config.batch_size // steps)), recipes, draws)
+    batches = steps * max(1, feed.order.drawn // config.batch_size)  # the last ones only if they fill a step
+    trainer = _trainer(config, folder, steps, batches, watch.watch)
+    trainer.fit(learner, feed, ckpt_path=going_on, weights_only=True)
+
+
 def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch: Watch | None) -> lightning.Trainer:
     checkpoints = folder / "checkpoints"
+    team = current()
+    bar = watch is None and team.rank == 0
     return lightning.Trainer(
         max_epochs=config.epochs,
         max_time=timedelta(minutes=config.minutes) if config.minutes else None,
-        accelerator=config.device,
-        devices=1,
         precision=_precision(config),
         accumulate_grad_batches=steps,
         limit_train_batches=batches,
@@ -230,16 +266,18 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
             ModelCheckpoint(checkpoints, BEST, monitor="val_loss", enable_version_counter=False),
             ModelCheckpoint(checkpoints, LAST, enable_version_counter=False),  # each epoch, over the one before
             EarlyStopping("val_loss", patience=config.patience),
-            watch or TQDMProgressBar(refresh_rate=10),
+            *([watch] if watch else [TQDMProgressBar(refresh_rate=10)] if bar else []),
             EMAWeightAveraging(decay=config.average_decay),
             LearningRateMonitor("epoch"),
+            *([StopTogether()] if team.size > 1 else []),
         ],
-        enable_progress_bar=watch is None,
+        enable_progress_bar=bar,
         logger=[CSVLogger(folder, name="curves"), *(watch.loggers if watch else ())],
         gradient_clip_val=1.0,
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,
+        **team.trainer(config.device),
     )
 
 

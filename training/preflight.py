@@ -21,7 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from medfusion.errors import DataError, ScanError
 from medfusion.imaging import display, read_scan
-from medfusion.labelled import Case, LabelledSet, read_files, read_labelled
+from medfusion.labelled import Case, LabelledSet, files_of, read_labelled
+from medfusion.sources import at_hand
 from training.datasets import with_splits
 
 ALIKE_BITS = 10  # of 256: at most so many differ between near duplicates
@@ -59,7 +60,7 @@ class Seen:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE pictures")
+    parser.add_argument("--data", required=True, help="zip or folder of CLASS/FILE pictures, or the address of a zip")
     parser.add_argument("--seed", type=int, default=0, help="of the split that training would make (default: 0)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="folder for one sheet of pictures a class")
@@ -67,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Print what was found. Raises DataError with all that must be mended."""
-    data = read_labelled(options.data)
+    data = read_labelled(at_hand(options.data))
     if options.sheets:
         write_sheets(data, options.sheets)
     found = preflight(data, options.seed)
@@ -89,12 +90,12 @@ def preflight(
     if not data.cases:
         raise DataError(f"All files of {data.source.name} are left out. Upload a mended set.")
     seen, unreadable = [], {}
-    for number, (case, content) in enumerate(read_files(data)):
+    for number, (case, read) in enumerate(files_of(data)):
         if progress:
             progress(number / len(data.cases))
         try:
-            seen.append(look(case, content))
-        except ScanError as error:
+            seen.append(look(case, read()))
+        except (ScanError, DataError) as error:
             unreadable[case.path] = str(error)
     if not seen:
         raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
@@ -224,10 +225,10 @@ def write_sheets(data: LabelledSet, folder: Path) -> None:
     for number, label in enumerate(data.classes):
         few = replace(data, cases=tuple(case for case in data.cases if label in case.labels))
         sheet, placed = Image.new("RGB", (across * THUMB_PX, down * THUMB_PX)), 0
-        for case, content in read_files(few):
+        for case, read in files_of(few):
             try:
-                small = Image.fromarray(display(read_scan(content, case.path))).convert("RGB")
-            except ScanError:
+                small = Image.fromarray(display(read_scan(read(), case.path))).convert("RGB")
+            except (ScanError, DataError):
                 continue
             small.thumbnail((THUMB_PX, THUMB_PX))
             sheet.paste(small, (placed % across * THUMB_PX, placed // across * THUMB_PX))

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from medfusion import conformal, corruptions, evaluate, library, metrics
+from medfusion import cluster, conformal, corruptions, evaluate, library, metrics
 from medfusion.errors import ConfigError
 from medfusion.evaluate import Measurement
 from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.library import Model
 from medfusion.network import MedFusionNet
+from medfusion.sources import at_hand
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 from training import compare, finish, loop, reference, sanity
 from training.blend import Blend, blend
+from training.cluster import train as on_cluster
 from training.config import STARTS, TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.folds import cross_validate
@@ -38,7 +42,7 @@ RUNS = Path("runs")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line: where data comes from and goes to, and one option for each setting of TrainConfig."""
-    parser.add_argument("--data", type=Path, required=True, help="zip or folder of CLASS/FILE pictures")
+    parser.add_argument("--data", required=True, help="zip or folder of CLASS/FILE pictures, or the address of a zip")
     parser.add_argument("--out", type=Path, required=True, help="folder for weights.safetensors and card.json")
     parser.add_argument("--config", type=Path, help="settings of a run, as the Fine-tune page saves them")
     parser.add_argument("--about", type=Path, help="JSON that describes the data: see training/about")
@@ -50,11 +54,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> str:
-    """Train, calibrate, measure val and test once, and write the model. Returns what was written, in words."""
-    plan = plan_from(options)
+    """Train, calibrate, measure val and test once, and write the model. Returns what was written, in words.
+
+    On the Ray cluster that RAY_ADDRESS names, if it names one: then all folders must lie in storage that it shares.
+    """
+    plan, source = plan_from(options), at_hand(options.data)
     command = "python -m training " + shlex.join(portable(sys.argv[1:]))
-    made = make(plan, options.data, options.runs / options.out.name, options.out, command, options.resume)
-    return f"{made.model.card.id} {made.model.card.version} written to {options.out}"
+    folder = options.runs / options.out.name
+    if cluster.is_wanted():
+        if not options.resume:
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        places = source.absolute(), folder.absolute(), options.out.absolute()
+        on_cluster(partial(make_or_go_on, plan, *places, command), folder)
+    else:
+        make(plan, source, folder, options.out, command, options.resume)
+    return f"{plan.model_id} {library.read_card(options.out).version} written to {options.out}"
+
+
+def make_or_go_on(plan: Plan, source: Path, folder: Path, out: Path, command: str) -> None:
+    """make, from the last epoch if there is one: that is how work comes to a second machine."""
+    make(plan, source, folder, out, command, resume=(folder / "checkpoints" / f"{loop.LAST}.ckpt").exists())
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from typing import Any
 
 import fsspec
 
-from medfusion import library, places
+from medfusion import cluster, library
 from medfusion.commands.predict import Answerer
 from medfusion.errors import ConfigError, DataError, MedFusionError
 from medfusion.sources import NOT_UNPACKED, Source, Zip, open_source
@@ -30,7 +30,6 @@ from medfusion.sources import NOT_UNPACKED, Source, Zip, open_source
 BLOCK = 128  # files
 JOB = "job.json"
 ROUNDS = 3  # how often blocks that were lost with nodes are given out again
-NOT_SENT = [".git", ".venv", ".data", "runs", "tests", "**/__pycache__"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def score(source: str, out: Path, model_id: str, device: str | None, frame: int)
         told.at(len(job.blocks) - len(left))
         if not left:
             break
-        work = on_cluster if os.environ.get("RAY_ADDRESS") else here
+        work = on_cluster if cluster.is_wanted() else here
         work(job, parts, device, left, told.one_more)
     if left := missing(parts, job):
         raise ConfigError(f"{len(left)} of {len(job.blocks)} blocks were lost with their nodes. Run the same to go on.")
@@ -168,11 +167,9 @@ class RayScorer:
 
 def on_cluster(job: Job, parts: Path, device: str | None, left: list[int], done: Callable[[], None]) -> None:
     """Parts must lie in storage that all nodes share."""
-    import ray
+    cluster.connect()
+    import ray.data
 
-    if not ray.is_initialized():
-        sent = {"working_dir": str(places.PROJECT), "excludes": NOT_SENT}
-        ray.init(runtime_env=sent, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().enable_progress_bars = False
     actors = max(1, min(len(left), int(ray.cluster_resources().get("CPU", 1))))
     data = ray.data.from_items(left, override_num_blocks=len(left)).map_batches(

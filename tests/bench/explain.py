@@ -31,7 +31,7 @@ def explanations() -> list[Row]:
     score(model, picture)
     rows = [
         Row(
-            "LIME, 1000 samples, against the package's defaults",
+            "LIME, against the package's defaults",
             *compare_s(lambda: explain(model, scan, 1, "lime"), lambda: packaged_lime(eager, picture)),
         ),
         Row(

@@ -1,8 +1,9 @@
 """`python -m tests.bench.ranking --data FOLDER`: does our LIME rank places as surely as the package's own call?
 
-Each is run with 1000 samples and several seeds, and compared with 5000 samples on its own superpixels: ours are SLIC,
-the package's quickshift. Both answer through the fast backend; that draws and weights are the package's is tested
-elsewhere. Scans are validation pictures of the labelled zips in FOLDER, as many of each, with the model named like it.
+Ours is run as it is by default, the package with its 1000 samples, each with several seeds, and compared with 5000
+independent samples on its own superpixels: ours are SLIC, the package's quickshift. Both answer through the fast
+backend; that draws and weights are the package's is tested elsewhere. Scans are validation pictures of the labelled
+zips in FOLDER, as many of each, with the model named like it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from medfusion.labelled import read_labelled, read_pictures
 from medfusion.library import Model
 from tests.bench.table import write_csv
 
-REFERENCE = 5000
+REFERENCE, PACKAGE = 5000, 1000  # samples
 RESULTS = Path(__file__).parent / "results" / "ranking.csv"
 EVERY = 7  # pixels compared: neighbours say the same
 QUICKSHIFT = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2, "random_seed": 0}  # lime_image.py, explain_instance
@@ -65,20 +66,21 @@ def compared(model: Model, picture: np.ndarray, seeds: int) -> dict[str, object]
     """Superpixels and mean rank correlation with the reference, ours and the package's."""
     target = int(score(model, picture)[0].argmax())
     row: dict[str, object] = {}
-    ours = LimeSettings().segmentation()
-    for name, segmentation in (("ours", ours), ("package", SegmentationAlgorithm("quickshift", **QUICKSHIFT))):
+    settings = {"ours": replace(LimeSettings(), settle=1), "package": LimeSettings(PACKAGE, paired=False, settle=1)}
+    quickshift = SegmentationAlgorithm("quickshift", **QUICKSHIFT)
+    for name, segmentation in (("ours", LimeSettings().segmentation()), ("package", quickshift)):
         segments = contiguous(segmentation(picture))
 
-        def weights(samples: int, seed: int, segments: np.ndarray = segments) -> np.ndarray:
-            explainer = TensorLime(model, target, seed, LimeSettings(samples, settle=1), lambda *_: None)
+        def weights(asked: LimeSettings, seed: int, segments: np.ndarray = segments) -> np.ndarray:
+            explainer = TensorLime(model, target, seed, asked, lambda *_: None)
             explainer.explain_instance(
-                picture, explainer.answer, (target,), top_labels=None, num_samples=samples, batch_size=32,
+                picture, explainer.answer, (target,), top_labels=None, num_samples=asked.samples, batch_size=32,
                 segmentation_fn=lambda _: segments, random_seed=seed,
             )  # fmt: skip
             return explainer.found.raw.ravel()[::EVERY]
 
-        reference = weights(REFERENCE, seed=1000)
-        ranks = [spearmanr(weights(LimeSettings().samples, seed), reference).statistic for seed in range(seeds)]
+        reference = weights(LimeSettings(REFERENCE, paired=False, settle=1), seed=1000)
+        ranks = [spearmanr(weights(settings[name], seed), reference).statistic for seed in range(seeds)]
         row |= {f"{name}_superpixels": int(segments.max()) + 1, name: round(float(np.mean(ranks)), 4)}
     return row
 

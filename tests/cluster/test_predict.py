@@ -12,23 +12,8 @@ from PIL import Image
 
 from medfusion.commands import archive
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: make test-cluster installs requirements-cluster.txt")
-cluster_utils = pytest.importorskip("ray.cluster_utils")
-
-FILES, NODES = 60, 3
+FILES = 60
 pytestmark = [pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore")]  # Ray warns of itself
-
-
-@pytest.fixture
-def cluster(monkeypatch):
-    found = cluster_utils.Cluster()
-    head = {"num_cpus": 0, "object_store_memory": 100 * 2**20}  # drives only, so that it is never the one killed
-    found.add_node(**head)
-    nodes = [found.add_node(num_cpus=1, object_store_memory=100 * 2**20) for _ in range(NODES)]
-    monkeypatch.setenv("RAY_ADDRESS", found.address)
-    yield found, nodes
-    ray.shutdown()
-    found.shutdown()
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_the_two_classes_of_a_binary_model_have_opposite_weights():
 @pytest.mark.parametrize("seed", [0, 7])
 def test_answers_are_those_of_the_package_itself(target, seed):
     model, frame = one_class_a_quadrant(0.1), dotted(0, 1, 2)
-    settings = {"samples": 203, "superpixels": 20, "batch_size": 50}  # the last batch is a short one
+    settings = {"samples": 203, "paired": False, "superpixels": 20, "batch_size": 50}  # the last batch is a short one
     picture = squash(frame, model.card.input)
     segments = []
 
@@ -141,11 +141,43 @@ def test_positive_weights_that_chance_explains_count_as_none():
         assert made.evidence.min() < -0.1
 
 
-def test_standard_error_of_a_weight_by_hand():
-    answers = np.tile([0.2, 0.6], 50)  # variance 0.04 over 100 samples; half of it unexplained
-    assert standard_error(answers, fit=0.5, superpixels=19) == pytest.approx(
-        np.sqrt(0.02 / 20)
-    )  # 80 degrees of freedom
+def test_the_standard_error_of_independent_draws_is_that_of_least_squares():
+    rng = np.random.default_rng(0)
+    data, left = rng.integers(0, 2, (4000, 9)), rng.normal(0, 0.3, 4000)
+    assert standard_error(data, left, np.ones(4000), 1) == pytest.approx(0.3 / np.sqrt(4000 / 4), rel=0.05)
+
+
+def test_what_two_superpixels_do_together_is_no_error_of_opposite_draws():
+    rng = np.random.default_rng(0)
+    half = rng.integers(0, 2, (500, 9))
+    data = np.stack([half, 1 - half], axis=1).reshape(-1, 9)
+    left = (data[:, 0] == data[:, 1]) - 0.5  # the same in both of a pair
+    single, paired = (standard_error(data, left, np.ones(1000), together) for together in (1, 2))
+    assert single > 0.02
+    assert paired < 1e-6
+
+
+def test_each_second_draw_is_the_opposite_of_the_one_before():
+    seen = []
+
+    def keep(batch: Tensor) -> Tensor:
+        seen.append(batch.clone())
+        return batch.sum((1, 2, 3))[:, None]
+
+    model = linear_model()
+    explainer = subject.TensorLime(model, 0, 3, LimeSettings(samples=31, superpixels=16), lambda *_: None)
+    image = squash(one_dot_a_quadrant(), model.card.input)
+    segments = np.arange(image.shape[0])[:, None] // 16 * 4 + np.arange(image.shape[1]) // 16
+    data, told = explainer.data_labels(image, np.zeros_like(image), segments, keep_numpy(keep), 31, 8)
+    assert data.shape == (31, 16)
+    assert len(told) == 31
+    assert (data[0] == 1).all()
+    assert (data[2:30:2] + data[3:31:2] == 1).all()
+    assert len(np.unique(data[2::2], axis=0)) > 10
+
+
+def keep_numpy(answer):
+    return lambda batch: answer(batch).numpy()
 
 
 def test_expected_correlation_by_hand():
@@ -200,7 +232,7 @@ def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
     early, full = (explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (0.999, 1))
     assert early.samples == subject.FEWEST
     assert full.samples == LimeSettings().samples
-    assert early.raw == pytest.approx(full.raw, abs=1e-3)
+    assert early.raw == pytest.approx(full.raw, abs=2e-3)
 
 
 def test_a_toss_up_is_sampled_to_the_end():
@@ -259,10 +291,6 @@ def test_cancelled_half_way_no_further_batch_is_answered():
 def test_settings_that_cannot_work_are_refused_before_anything_runs(settings):
     with pytest.raises(ExplanationError, match="Choose larger values"):
         explain(one_class_a_quadrant(), scan_of(dotted(0)), 0, "lime", settings=settings)
-
-
-def test_defaults_are_those_of_the_package_where_it_has_some():
-    assert LimeSettings().samples == 1000
 
 
 def test_segment_labels_are_made_contiguous():

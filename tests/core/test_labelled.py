@@ -5,6 +5,7 @@ import tracemalloc
 import zipfile
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from medfusion import sources
 from medfusion.errors import DataError, PatientOverlap
 from medfusion.labelled import read_labelled, read_pictures
+from medfusion.sources import at_hand
 from medfusion.types import InputSpec
 
 
@@ -243,3 +245,23 @@ def test_a_file_that_is_larger_than_its_zip_says_is_not_unpacked_further(tmp_pat
         list(read_pictures(data, InputSpec(32, 32)))
     assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
     tracemalloc.stop()
+
+
+def test_a_zip_behind_an_address_is_fetched_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDFUSION_HOME", str(tmp_path / "home"))
+    there = fsspec.filesystem("memory")
+    there.pipe("/bucket/set.zip", b"first")
+    found = at_hand("memory://bucket/set.zip")
+    assert (found.name, found.read_bytes()) == ("set.zip", b"first")
+    assert found.is_relative_to(tmp_path / "home")
+    assert at_hand("memory://bucket/set.zip") == found
+    there.pipe("/bucket/set.zip", b"second")
+    assert at_hand("memory://bucket/set.zip").read_bytes() == b"second"
+    assert at_hand(str(tmp_path)) == tmp_path
+
+
+@pytest.mark.parametrize("address", ["memory://bucket/none.zip", "nothing://bucket/set.zip"])
+def test_an_address_without_a_zip_is_an_error_that_names_it(address, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDFUSION_HOME", str(tmp_path / "home"))
+    with pytest.raises(DataError, match=f"{address} cannot be fetched"):
+        at_hand(address)

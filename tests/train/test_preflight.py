@@ -1,6 +1,9 @@
 """The check before training: every fault of a set is found, named and told how to mend."""
 
 import json
+import shutil
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -146,6 +149,21 @@ def test_of_copies_with_two_labels_all_are_spared_for_nobody_knows_which_is_righ
     status, found = spared(sound, capsys)
     assert status == 2
     assert sorted(found["spare"]) == ["ill/0.png", "well/1.png", "well/3.png"]
+
+
+def test_a_damaged_file_in_a_sound_zip_is_listed_like_any_unreadable_one(sound, tmp_path, capsys):
+    packed = Path(shutil.make_archive(str(tmp_path / "set"), "zip", sound))
+    with zipfile.ZipFile(packed) as archive:
+        info = archive.getinfo("ill/2.png")
+    content = bytearray(packed.read_bytes())
+    begin = info.header_offset + 30 + len(info.filename)
+    content[begin : begin + info.compress_size] = bytes(info.compress_size)
+    packed.write_bytes(content)
+    assert check(packed, "--json", "--sheets", str(tmp_path / "sheets")) == 2
+    shown = capsys.readouterr()
+    assert list(json.loads(shown.out)["unreadable"]) == ["ill/2.png"]
+    assert "ill/2.png cannot be unpacked" in shown.err
+    assert preflight(read_labelled(packed), left_out=["ill/2.png"]).blocks == []
 
 
 def test_an_unreadable_file_is_spared(sound, capsys):
