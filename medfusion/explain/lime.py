@@ -78,13 +78,15 @@ class TensorLime(LimeImageExplainer):
         pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
         shown, hidden = pair.contiguous()
         where = torch.from_numpy(segments).to(self.model.device)
+        batch = shown.expand(min(batch_size, CHECK_EVERY), *shown.shape).clone()  # fresh memory for each costs as much
         answers: list[np.ndarray] = []
         for first in range(0, num_samples, CHECK_EVERY):
             last = min(first + CHECK_EVERY, num_samples)
             for start in range(first, last, batch_size):
                 rows = data[start : min(start + batch_size, last)]
                 keep = torch.from_numpy(rows == 1).to(self.model.device)[:, None, where]
-                answers.append(finite(classifier_fn(torch.where(keep, shown, hidden))))
+                mixed = torch.where(keep, shown, hidden, out=batch[: len(rows)])
+                answers.append(finite(classifier_fn(mixed)))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             told = np.concatenate(answers)
             weights, fit, error = self.fitted(data[:last], told, last / num_samples)
