@@ -89,7 +89,7 @@ class TensorLime(LimeImageExplainer):
                 answers.append(finite(classifier_fn(mixed)))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             told = np.concatenate(answers)
-            weights, fit, error = self.fitted(data[:last], told, last / num_samples)
+            weights, fit, error = self.fitted(data[:last], told, last / num_samples / together)
             sure = evidence(weights, error)[segments]
             self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
@@ -101,7 +101,7 @@ class TensorLime(LimeImageExplainer):
     def fitted(self, data: np.ndarray, answers: np.ndarray, part: float = 1.0) -> tuple[np.ndarray, float, float]:
         """The package's kernel and ridge: a weight for each superpixel, (superpixels,), R², 0..1, and standard error.
 
-        part: of all samples that were meant; fewer are shrunk as much as all would be.
+        part: of all samples that were meant; fewer are shrunk as much as all would be, and pairs as twice as many.
         """
         distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
         constant, ranked, fit, _ = self.base.explain_instance_with_data(

@@ -97,6 +97,15 @@ def test_answers_are_those_of_the_package_itself(target, seed):
     assert found.fit == pytest.approx(package.score, abs=1e-3)
 
 
+def test_pairs_come_to_the_weights_of_the_package_on_a_linear_model():
+    scan, model = scan_of(one_dot_a_quadrant()), linear_model()
+    own, package = (
+        explain(model, scan, 1, "lime", settings={"superpixels": 16, "settle": 1.0} | more).raw
+        for more in ({}, {"samples": 1000, "paired": False})
+    )
+    assert own == pytest.approx(package, abs=1e-3)
+
+
 def test_the_batch_size_does_not_change_the_map():
     model, scan = one_class_a_quadrant(0.1), scan_of(dotted(0, 1))
     one, other = (
