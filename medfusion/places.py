@@ -6,6 +6,7 @@ MEDFUSION_HOME names the folder, by default .data beside app.py; MEDFUSION_MODEL
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,11 @@ def labelled_sets() -> Path:
     return home() / "sets"
 
 
+def cases() -> Path:
+    """Files of the worklist, without identity unless the site keeps it, under names of our own."""
+    return home() / "cases"
+
+
 def runs() -> Path:
     return home() / "runs"
 
@@ -36,3 +42,14 @@ def runs() -> Path:
 def shared_folders() -> list[Path]:
     """Folders of labelled sets that the administrator lets the pages read: MEDFUSION_FOLDERS, as in PATH."""
     return [Path(name) for name in os.environ.get("MEDFUSION_FOLDERS", "").split(os.pathsep) if name]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Under its name a file is there with all its bytes or not at all, whatever is killed when."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

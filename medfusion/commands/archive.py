@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 import shutil
 import sys
 import zipfile
@@ -22,7 +20,7 @@ from typing import Any
 
 import fsspec
 
-from medfusion import cluster, library
+from medfusion import cluster, library, places
 from medfusion.commands.predict import Answerer
 from medfusion.errors import ConfigError, DataError, MedFusionError
 from medfusion.sources import NOT_UNPACKED, Source, Zip, open_source
@@ -80,7 +78,7 @@ def begin(parts: Path, job: Job) -> Job:
     parts.mkdir(parents=True, exist_ok=True)
     note = parts / JOB
     if not note.exists():
-        write_whole(note, json.dumps(asdict(job), indent=1))
+        places.write_whole(note, json.dumps(asdict(job), indent=1).encode())
     elif json.loads(note.read_text(encoding="utf-8")) != asdict(job):
         raise ConfigError(
             f"{parts.name} holds answers to another archive, or by another model. Remove it, or name another --out."
@@ -134,7 +132,7 @@ class Scorer:
             names = listed(files)[block * self.job.block : (block + 1) * self.job.block]
             rows = [self.row(files, name) for name in names]
         text = "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)
-        write_whole(part_of(self.parts, block), text)
+        places.write_whole(part_of(self.parts, block), text.encode())
 
     def row(self, files: Source, name: str) -> dict[str, object]:
         try:
@@ -197,16 +195,6 @@ def merge(job: Job, parts: Path, out: Path) -> int:
     fresh.replace(out)
     shutil.rmtree(parts)
     return failed
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Under its name a file is there with all its text or not at all, whatever is killed when."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with fresh.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 class Told:

@@ -1,0 +1,127 @@
+"""Scans without the patient: what is kept of a file that comes to stay. Headers by the basic profile of DICOM PS3.15.
+
+Patients, studies and series become keyed pseudonyms, so that what belongs together stays together on this installation
+and means nothing elsewhere. Pixels are not looked at: text that is burned into them stays, and is warned of.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom
+import tifffile
+from dicomanonymizer import anonymize_dataset
+from dicomanonymizer.dicom_anonymization_databases.dicomfields_2026c import U_TAGS
+from pydicom.dataset import Dataset, FileMetaDataset
+
+from medfusion.errors import DamagedFile
+from medfusion.imaging import display, read_scan
+from medfusion.imaging.formats import recognise
+from medfusion.imaging.reader import quiet_decoders
+from medfusion.records import keys
+
+METHOD = "PS3.15 basic profile"
+OFTEN_BURNED_IN = ("US", "XC", "OT", "ES", "SC", "IVUS")  # modalities whose devices write into the picture
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """A file without identity. patient, study and series are pseudonyms, "" where the file names none."""
+
+    content: bytes
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    instance: int = 0
+    burned_in: bool = False
+
+
+def keeps_identity() -> bool:
+    """Whether the site wants files kept as they come: MEDFUSION_KEEP_IDENTITY=1."""
+    return os.environ.get("MEDFUSION_KEEP_IDENTITY", "") == "1"
+
+
+def strip(content: bytes) -> Stripped:
+    """The same picture without name, dates, places and numbers of the patient. Raises ScanError."""
+    if recognise(content) != "DICOM":
+        return Stripped(content if keeps_identity() else bare(content))
+    try:
+        with quiet_decoders():
+            data = pydicom.dcmread(io.BytesIO(content), force=True)
+            found = Stripped(
+                b"",
+                patient=pseudonym_of(str(data.get("PatientID") or data.get("PatientName") or "")),
+                study=keys.pseudonym(str(data.get("StudyInstanceUID") or ""), "study"),
+                series=keys.pseudonym(str(data.get("SeriesInstanceUID") or ""), "series"),
+                instance=int(data.get("InstanceNumber") or 0),
+                burned_in=may_show_text(data),
+            )
+            return Stripped(**vars(found) | {"content": content if keeps_identity() else anonymous(data, found)})
+    except MemoryError:
+        raise
+    except Exception as error:  # headers of untrusted files fail in every way there is
+        raise DamagedFile("The header of this file is damaged. Export or copy it again.") from error
+
+
+def pseudonym_of(patient: str) -> str:
+    return keys.pseudonym(patient.strip(), "patient")
+
+
+def may_show_text(data: Dataset) -> bool:
+    """Whether the file says that text is burned in, or says nothing although its kind often has some."""
+    said = str(data.get("BurnedInAnnotation") or "").upper()
+    return said == "YES" or (said != "NO" and str(data.get("Modality") or "") in OFTEN_BURNED_IN)
+
+
+def anonymous(data: Dataset, known: Stripped) -> bytes:
+    meta = FileMetaDataset()
+    if syntax := getattr(getattr(data, "file_meta", None), "TransferSyntaxUID", None):
+        meta.TransferSyntaxUID = syntax
+    every(data, lambda part: anonymize_dataset(part, rules()))
+    data.PatientID = data.PatientName = known.patient
+    data.PatientIdentityRemoved, data.DeidentificationMethod = "YES", METHOD
+    meta.MediaStorageSOPClassUID = data.get("SOPClassUID", "")
+    meta.MediaStorageSOPInstanceUID = data.get("SOPInstanceUID", "")
+    data.file_meta, data.preamble = meta, bytes(128)
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, data, enforce_file_format=bool(syntax))
+    return out.getvalue()
+
+
+def every(data: Dataset, work: Callable[[Dataset], object]) -> None:
+    """A dataset and all in its sequences."""
+    work(data)
+    for element in data:
+        if element.VR == "SQ":
+            for part in element.value:
+                every(part, work)
+
+
+def rules() -> dict[tuple[int, ...], Callable[[Dataset, tuple[int, int]], None]]:
+    """Identifiers are replaced by keyed ones: those of one study stay the same in all its files."""
+    return dict.fromkeys(U_TAGS, replace_uid)
+
+
+def replace_uid(data: Dataset, tag: tuple[int, int]) -> None:
+    element = data.get(tag)
+    if element is None or element.VR != "UI" or not element.value:
+        return
+    many = [element.value] if isinstance(element.value, str) else list(element.value)
+    changed = [f"2.25.{int(keys.sign(str(one), 'uid')[:32], 16)}" for one in many]
+    element.value = changed[0] if len(changed) == 1 else changed
+
+
+def bare(content: bytes) -> bytes:
+    """A picture of another format as TIFF with nothing but pixels. Raises ScanError."""
+    scan = read_scan(content)
+    frames = scan.frames
+    if frames.dtype not in (np.uint8, np.uint16):
+        frames = np.stack([display(scan, number) for number in range(scan.frame_count)])
+    out = io.BytesIO()
+    kind = "minisblack" if frames.ndim == 3 else "rgb"
+    tifffile.imwrite(out, frames, photometric=kind, compression="zlib", metadata=None, software=False)
+    return out.getvalue()

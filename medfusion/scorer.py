@@ -1,0 +1,184 @@
+"""`python -m medfusion.scorer`: answers the cases of the worklist, in a process of its own, until none is left.
+
+Pages start it where there is work. One runs at a time; what a killed one leaves is answered by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from medfusion import places, worklist
+from medfusion.errors import MedFusionError
+from medfusion.types import ModelCard
+from medfusion.worklist import ANSWERED, HARMLESS, REFUSED, UNREADABLE, Entry
+
+if TYPE_CHECKING:
+    from medfusion.library import Model
+
+BATCH = 32  # pictures answered at once
+TAKEN = 64  # cases looked up at once
+IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
+POLL_S = 0.5
+YIELDING = 10  # of 19: a reader who waits for an answer comes first
+
+
+def ensure() -> None:
+    """Start the scorer unless one runs, or there is nothing to do."""
+    if not worklist.counts().get(worklist.WAITING) or is_running():
+        return
+    environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "MEDFUSION_HOME": str(places.home())}
+    with (places.home() / "scorer.log").open("ab") as log:
+        subprocess.Popen(
+            [sys.executable, "-m", "medfusion.scorer"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            cwd=places.PROJECT, env=environment, start_new_session=True,
+        )  # fmt: skip
+
+
+def lock() -> FileLock:
+    return FileLock(places.home() / "scorer.lock")
+
+
+def is_running() -> bool:
+    held = lock()
+    try:
+        with held.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def main(idle_s: float = IDLE_S) -> int:
+    if hasattr(os, "nice"):
+        os.nice(YIELDING)
+    with suppress(Timeout), lock().acquire(timeout=0):
+        scorer, ended = Scorer(), time.monotonic() + idle_s
+        while time.monotonic() < ended:
+            if taken := worklist.waiting(TAKEN):
+                scorer.score(taken)
+                ended = time.monotonic() + idle_s
+            else:
+                time.sleep(POLL_S)
+    return 0
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A decoded case. model_id: "" where none is for it, and warnings then say why."""
+
+    entry: Entry
+    model_id: str
+    pictures: np.ndarray  # (F, h, w, 3) uint8 as the model takes them
+    seen: dict[str, Any]
+    warnings: list[str]
+
+
+class Scorer:
+    """Answers cases in batches, each by the model that it is for."""
+
+    def __init__(self) -> None:
+        from medfusion import router
+
+        self.router = router.load()
+        self.models: dict[str, Model] = {}
+
+    def score(self, taken: list[Entry]) -> None:
+        """Decode, find the model, and answer: small cases together, each large one by itself."""
+        groups: dict[str, list[Looked]] = {}
+        for one in taken:
+            try:
+                case = self.look(one)
+            except (MedFusionError, OSError) as error:
+                reason = str(error) if isinstance(error, MedFusionError) else "The file of this case is gone."
+                worklist.keep_outcome(one.id, UNREADABLE, reason)
+                continue
+            if not case.model_id:
+                worklist.keep_outcome(one.id, REFUSED, case.warnings[0], **case.seen)
+                continue
+            group = groups.setdefault(case.model_id, [])
+            group.append(case)
+            if sum(len(held.pictures) for held in group) >= BATCH:
+                self.answer(case.model_id, groups.pop(case.model_id))
+        for model_id, group in groups.items():
+            self.answer(model_id, group)
+
+    def look(self, one: Entry) -> Looked:
+        """Decode a case and find the model that it is for. Raises ScanError."""
+        from medfusion import inference, library
+        from medfusion.imaging import display, read_scan
+        from medfusion.preprocess import squash
+
+        scan = read_scan(one.path.read_bytes())
+        seen = {"modality": scan.modality or "", "body_part": scan.body_part or "", "frames": scan.frame_count}
+        middle = display(scan, scan.frame_count // 2)
+        route = self.router.route(middle) if self.router else None
+        if route is None or route.model_id is None:
+            return Looked(
+                one, "", np.empty(0), seen, [route.reason if route else "No model is installed. Install one."]
+            )
+        card = library.read_card(library.find(route.model_id))
+        pictures = np.stack([squash(display(scan, frame), card.input) for frame in range(scan.frame_count)])
+        return Looked(one, route.model_id, pictures, seen, inference.input_warnings(card, scan, middle, route))
+
+    def answer(self, model_id: str, group: list[Looked]) -> None:
+        from medfusion import inference, library
+
+        if model_id not in self.models:
+            self.models[model_id] = library.load(model_id)
+        model = self.models[model_id]
+        pictures = np.concatenate([case.pictures for case in group])
+        parts = [inference.score(model, pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
+        probabilities, first = np.concatenate(parts), 0
+        for case in group:
+            rows = probabilities[first : first + len(case.pictures)]
+            first += len(case.pictures)
+            worklist.keep_outcome(case.entry.id, ANSWERED, answer=judged(model.card, rows, case.warnings), **case.seen)
+
+
+def judged(card: ModelCard, rows: np.ndarray, warnings: list[str]) -> dict[str, Any]:
+    """A case by its most suspicious frame. rows: (F, K) probabilities."""
+    from medfusion import inference
+
+    risks = [risk_of(row, card.classes) for row in rows]
+    frame = int(np.argmax(risks))
+    row = rows[frame]
+    plausible = inference.plausible(card, row)
+    told = inference.answer_indices(row, card.operating_point, card.task)
+    return {
+        "model_id": card.id,
+        "model_version": card.version,
+        "weights_sha256": card.weights_sha256,
+        "frame": frame,
+        "answers": [card.classes[index] for index in told],
+        "plausible": None if plausible is None else list(plausible),
+        "probabilities": {name: float(p) for name, p in zip(card.classes, row, strict=True)},
+        "risk": risks[frame],
+        "uncertainty": uncertainty_of(row, card.task),
+        "along": risks if len(risks) > 1 else [],
+        "warnings": warnings,
+    }
+
+
+def risk_of(row: np.ndarray, classes: tuple[str, ...]) -> float:
+    """The probability of anything but a harmless class; where none is harmless, that of the most probable one."""
+    harmless = [index for index, name in enumerate(classes) if name.lower() in HARMLESS]
+    return float(np.clip(1 - row[harmless].sum(), 0, 1)) if harmless else float(row.max())
+
+
+def uncertainty_of(row: np.ndarray, task: str) -> float:
+    """Entropy over its largest value, 0..1; of several labels, the mean of each."""
+    rows = np.stack([row, 1 - row], axis=1) if task == "multilabel" else row[None]
+    kept = np.clip(rows, 1e-12, 1)
+    return float((-(kept * np.log(kept)).sum(axis=1) / np.log(rows.shape[1])).mean())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,285 @@
+"""The worklist: scans that wait for their answers, and those that have them, the most suspicious first.
+
+Files come in without identity (see privacy.py) and stay on disk; `medfusion/scorer.py` answers them in a process of its
+own. Nothing here decodes a picture.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.orm import Session
+
+from medfusion import places, privacy
+from medfusion.errors import RecordsError
+from medfusion.imaging.limits import check_bytes
+from medfusion.imaging.reader import DEFAULT_LIMITS
+from medfusion.records import audit
+from medfusion.records.database import session
+from medfusion.records.tables import ANSWERED, REFUSED, UNREADABLE, WAITING, AnswerRow, CaseRow, ReadRow
+
+__all__ = ["ANSWERED", "REFUSED", "UNREADABLE", "WAITING"]
+HARMLESS = ("normal", "notumor", "no_tumor", "benign", "healthy", "no_finding", "non_covid")  # risk is all the rest
+NAMED_LABEL = 128
+
+
+@dataclass(frozen=True)
+class Answer:
+    id: int
+    model_id: str
+    model_version: str
+    frame: int  # the one with the highest risk, from 0
+    answers: tuple[str, ...]
+    plausible: tuple[str, ...] | None
+    probabilities: dict[str, float]
+    risk: float  # 0..1, that it is none of the harmless classes
+    uncertainty: float  # 0..1, entropy over its largest value
+    along: tuple[float, ...]  # risk of each frame
+    warnings: tuple[str, ...]
+
+    @property
+    def abstains(self) -> bool:
+        return self.plausible is not None and len(self.plausible) != 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the worklist. patient, study and series are pseudonyms."""
+
+    id: int
+    added: datetime
+    source: str
+    status: str
+    reason: str
+    sha256: str
+    patient: str
+    study: str
+    series: str
+    instance: int
+    modality: str
+    body_part: str
+    frames: int
+    burned_in: bool
+    answer: Answer | None = None
+    label: str | None = None  # of the last read
+
+    @property
+    def path(self) -> Path:
+        return path_of(self.sha256)
+
+
+def path_of(sha256: str) -> Path:
+    return places.cases() / sha256[:2] / sha256
+
+
+def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, bool]:
+    """Keep a file and let it wait for its answer: its case number, and whether it is new. Raises ScanError.
+
+    The same bytes are one case however often they come.
+    """
+    check_bytes(len(content), DEFAULT_LIMITS)
+    sha256 = hashlib.sha256(content).hexdigest()
+    with session() as opened:
+        known = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
+    if known:
+        return known, False
+    bare = privacy.strip(content)
+    places.write_whole(path_of(sha256), bare.content)
+    with session(writes=True) as opened:
+        known = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
+        if known:  # another process was faster
+            return known, False
+        row = CaseRow(
+            added=datetime.now(UTC), source=source, status=WAITING, sha256=sha256, file=sha256, patient=bare.patient,
+            study=bare.study, series=bare.series, instance=bare.instance, burned_in=bare.burned_in, details={},
+        )  # fmt: skip
+        opened.add(row)
+        opened.flush()
+        audit.add(opened, actor, "case added", f"case {row.id}", source=source, sha256=sha256)
+        return row.id, True
+
+
+def waiting(most: int) -> list[Entry]:
+    """Cases without an answer, the oldest first."""
+    with session() as opened:
+        rows = opened.scalars(select(CaseRow).where(CaseRow.status == WAITING).order_by(CaseRow.id).limit(most)).all()
+        return [entry(row) for row in rows]
+
+
+def counts() -> dict[str, int]:
+    """How many cases there are of each status."""
+    with session() as opened:
+        rows = opened.execute(select(CaseRow.status, func.count()).group_by(CaseRow.status)).all()
+    return {row[0]: row[1] for row in rows}
+
+
+def entries() -> list[Entry]:
+    """All cases with their last answer and read: the riskiest first, of equal ones the least certain."""
+    with session() as opened:
+        newest = select(func.max(AnswerRow.id)).group_by(AnswerRow.case_id)
+        answers = {row.case_id: row for row in opened.scalars(select(AnswerRow).where(AnswerRow.id.in_(newest)))}
+        last = select(func.max(ReadRow.id)).group_by(ReadRow.case_id)
+        reads = {row.case_id: row for row in opened.scalars(select(ReadRow).where(ReadRow.id.in_(last)))}
+        rows = opened.scalars(select(CaseRow)).all()
+        found = [entry(row, answers.get(row.id), reads.get(row.id)) for row in rows]
+    return sorted(found, key=urgency)
+
+
+def urgency(one: Entry) -> tuple[float, float, int]:
+    return (-one.answer.risk, -one.answer.uncertainty, one.id) if one.answer else (1, 0, one.id)
+
+
+def entry(row: CaseRow, answer: AnswerRow | None = None, read: ReadRow | None = None) -> Entry:
+    names = ("id", "added", "source", "status", "reason", "sha256", "patient", "study", "series", "instance")
+    more = ("modality", "body_part", "frames", "burned_in")
+    return Entry(
+        **{name: getattr(row, name) for name in (*names, *more)}, answer=answered(answer) if answer else None,
+        label=read.label if read else None,
+    )  # fmt: skip
+
+
+def answered(row: AnswerRow) -> Answer:
+    return Answer(
+        row.id, row.model_id, row.model_version, row.frame, tuple(row.answers),
+        None if row.plausible is None else tuple(row.plausible), row.probabilities, row.risk, row.uncertainty,
+        tuple(row.along), tuple(row.warnings),
+    )  # fmt: skip
+
+
+def find(case_id: int) -> Entry:
+    """Raises RecordsError when there is no such case."""
+    found = next((one for one in entries() if one.id == case_id), None)
+    if found is None:
+        raise RecordsError(f"Case {case_id} is not there any more. Choose another one.")
+    return found
+
+
+def keep_outcome(
+    case_id: int, status: str, reason: str = "", answer: dict[str, Any] | None = None, **seen: Any
+) -> None:
+    """What became of a waiting case: an answer, or why there is none. seen: columns of the case that decoding told."""
+    with session(writes=True) as opened:
+        row = opened.get(CaseRow, case_id)
+        if row is None or row.status != WAITING:  # removed meanwhile, or answered by another process
+            return
+        row.status, row.reason = status, reason
+        for name, value in seen.items():
+            setattr(row, name, value)
+        if answer:
+            opened.add(AnswerRow(case_id=case_id, made=datetime.now(UTC), **answer))
+            told = {name: answer[name] for name in ("model_id", "model_version", "answers")}
+            audit.add(opened, "scorer", "case answered", f"case {case_id}", **told)
+        else:
+            audit.add(opened, "scorer", f"case {status}", f"case {case_id}")
+
+
+def keep_read(
+    case_id: int, label: str, reader: str = "", first_label: str = "", seconds: float = 0.0, comment: str = ""
+) -> None:
+    """What a reader says of a case, beside the answer it has now. first_label: said before the answer was shown."""
+    with session(writes=True) as opened:
+        if opened.get(CaseRow, case_id) is None:
+            raise RecordsError(f"Case {case_id} is not there any more. Choose another one.")
+        answer = opened.scalars(
+            select(AnswerRow).where(AnswerRow.case_id == case_id).order_by(AnswerRow.id.desc()).limit(1)
+        ).first()
+        agrees = answer is not None and label in answer.answers
+        opened.add(
+            ReadRow(
+                case_id=case_id,
+                answer_id=answer.id if answer else None,
+                made=datetime.now(UTC),
+                reader=reader,
+                label=label[:NAMED_LABEL],
+                agrees=agrees,
+                first_label=first_label[:NAMED_LABEL],
+                seconds=seconds,
+                comment=comment,
+            )
+        )
+        audit.add(opened, reader, "case read", f"case {case_id}", agrees=agrees, read_first=bool(first_label))
+
+
+def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") -> int:
+    """Take cases away with their files, answers and reads. The log keeps that there was one. Returns how many."""
+    ids = list(case_ids)
+    with session(writes=True) as opened:
+        rows = opened.scalars(select(CaseRow).where(CaseRow.id.in_(ids))).all()
+        gone = [row.sha256 for row in rows]
+        for row in rows:
+            audit.add(opened, actor, why, f"case {row.id}", sha256=row.sha256)
+        remove_rows(opened, [row.id for row in rows])
+    for sha256 in gone:
+        path_of(sha256).unlink(missing_ok=True)
+    return len(gone)
+
+
+def remove_rows(opened: Session, ids: Sequence[int]) -> None:
+    opened.execute(delete(CaseRow).where(CaseRow.id.in_(ids)))  # answers, explanations and reads go with it
+
+
+def remove_patient(patient_id: str, actor: str = "") -> int:
+    """Remove all cases of a patient, by the id in the files or by pseudonym. Returns how many there were."""
+    known = (patient_id.strip(), privacy.pseudonym_of(patient_id))
+    with session() as opened:
+        ids = opened.scalars(select(CaseRow.id).where(CaseRow.patient.in_([one for one in known if one]))).all()
+    return remove(ids, actor, "patient removed")
+
+
+def expire(days: float, actor: str = "retention") -> int:
+    """Remove cases that were added so many days ago or earlier."""
+    with session() as opened:
+        ids = opened.scalars(select(CaseRow.id).where(CaseRow.added <= datetime.now(UTC) - timedelta(days))).all()
+    return remove(ids, actor, "case expired")
+
+
+def as_rows(listed: Sequence[Entry]) -> list[dict[str, object]]:
+    """What an export holds: no identity, no file name."""
+    rows: list[dict[str, object]] = []
+    for one in listed:
+        row: dict[str, object] = {
+            "case": one.id, "added": one.added.isoformat(timespec="seconds"), "status": one.status,
+            "reason": one.reason, "patient": one.patient, "study": one.study, "series": one.series,
+            "instance": one.instance, "modality": one.modality, "frames": one.frames, "sha256": one.sha256,
+            "read": one.label or "",
+        }  # fmt: skip
+        if one.answer:
+            row |= {
+                "model": one.answer.model_id, "model_version": one.answer.model_version,
+                "answer": " + ".join(one.answer.answers), "abstains": one.answer.abstains,
+                "risk": round(one.answer.risk, 4), "uncertainty": round(one.answer.uncertainty, 4),
+                "frame": one.answer.frame + 1, "probabilities": one.answer.probabilities,
+                "risk_along": [round(value, 4) for value in one.answer.along],
+            }  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def as_csv(listed: Sequence[Entry]) -> str:
+    """For spreadsheets: text that they would take for a formula is quoted with an apostrophe."""
+    rows, out = as_rows(listed), io.StringIO()
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["case"]
+    table = csv.DictWriter(out, names)
+    table.writeheader()
+    for row in rows:
+        table.writerow({name: cell(value) for name, value in row.items()})
+    return out.getvalue()
+
+
+def cell(value: object) -> object:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False)
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+def as_json(listed: Sequence[Entry]) -> str:
+    return json.dumps(as_rows(listed), indent=1, ensure_ascii=False) + "\n"
