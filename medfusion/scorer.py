@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,10 +38,11 @@ def ensure() -> None:
         return
     environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "MEDFUSION_HOME": str(places.home())}
     with (places.home() / "scorer.log").open("ab") as log:
-        subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "medfusion.scorer"], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             cwd=places.PROJECT, env=environment, start_new_session=True,
         )  # fmt: skip
+    threading.Thread(target=child.wait, daemon=True).start()  # an ended child leaves no zombie
 
 
 def lock() -> FileLock:

@@ -1,0 +1,66 @@
+"""A process that is killed in the middle of a write, 200 times at random, loses no record that was committed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from medfusion import places, worklist
+from medfusion.records import audit
+
+CUTS = 200
+# One parent imports what is needed; each child that it forks writes cases and tells their numbers until it is killed.
+PROGRAM = """
+import os, sys
+from medfusion import worklist
+from tests.records.scans import png
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        for seed in range(100_000):
+            number, _ = worklist.add(png(seed + 100_000 * int(line), side=8))
+            worklist.keep_read(number, "ill")
+            os.write(1, f"{number}\\n".encode())
+    os.write(1, f"child {child}\\n".encode())
+    os.waitpid(child, 0)
+    os.write(1, b"gone\\n")
+"""
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+def test_no_committed_record_is_lost(home):
+    audit.verify()  # makes the tables
+    environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "OMP_NUM_THREADS": "1"}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    rng, told = random.Random(0), []
+    try:
+        for cut in range(CUTS):
+            parent.stdin.write(f"{cut}\n")
+            parent.stdin.flush()
+            child = 0
+            while not child:
+                line = parent.stdout.readline()
+                child = int(line.split()[1]) if line.startswith("child") else told.append(int(line)) or 0
+            time.sleep(rng.uniform(0, 0.1))
+            os.kill(child, signal.SIGKILL)
+            while (line := parent.stdout.readline()) != "gone\n":
+                told.append(int(line))
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdin.close()
+        parent.stdout.close()
+    found = {one.id: one for one in worklist.entries()}
+    assert len(told) > CUTS / 2
+    assert set(told) <= set(found)
+    assert all(found[number].label == "ill" for number in told)
+    assert all(one.path.exists() for one in found.values())
+    entries, faults = audit.verify()
+    assert faults == []
+    assert entries == len(found) + sum(one.label == "ill" for one in found.values())

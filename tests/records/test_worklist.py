@@ -1,0 +1,236 @@
+"""The worklist: scans come in without their patient, get answers in order of risk, and go with all that was kept."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pydicom
+import pytest
+from sqlalchemy import text
+
+from medfusion import places, privacy, scorer, worklist
+from medfusion.__main__ import main
+from medfusion.errors import NotAnImage, RecordsError
+from medfusion.imaging import display, read_scan
+from medfusion.records import audit
+from medfusion.records.database import session
+from tests.records.scans import NAME, NUMBER, SECRETS, dicom, png
+
+
+def answer(risk=0.5, uncertainty=0.2, answers=("ill",), **more):
+    held = {
+        "model_id": "toy", "model_version": "1", "weights_sha256": "0" * 64, "frame": 0, "answers": list(answers),
+        "plausible": list(answers), "probabilities": {"ill": risk, "well": 1 - risk}, "risk": risk,
+        "uncertainty": uncertainty, "along": [], "warnings": [],
+    }  # fmt: skip
+    return held | more
+
+
+def answered(seed: int, **given) -> int:
+    case_id, _ = worklist.add(png(seed))
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer(**given), modality="DX", frames=1)
+    return case_id
+
+
+def everything_on_disk(folder) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+def test_the_same_file_is_one_case_however_often_it_comes(home):
+    first, again, other = worklist.add(png(0)), worklist.add(png(0)), worklist.add(png(1))
+    assert (first[1], again, other[1]) == (True, (first[0], False), True)
+    assert worklist.counts() == {worklist.WAITING: 2}
+
+
+def test_what_is_no_image_is_refused_and_nothing_is_kept(home):
+    with pytest.raises(NotAnImage):
+        worklist.add(b"hello")
+    assert worklist.counts() == {}
+    assert not places.cases().exists()
+
+
+def test_the_riskiest_comes_first_and_of_equal_ones_the_least_certain(home):
+    low, high = answered(0, risk=0.1), answered(1, risk=0.9)
+    unsure = answered(2, risk=0.9, uncertainty=0.8)
+    waits, _ = worklist.add(png(3))
+    assert [one.id for one in worklist.entries()] == [unsure, high, low, waits]
+
+
+def test_a_case_that_was_answered_or_removed_meanwhile_keeps_its_first_answer(home):
+    case_id = answered(0, risk=0.4)
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer(risk=0.9))
+    assert worklist.find(case_id).answer.risk == 0.4
+    worklist.remove([case_id])
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer())
+    with pytest.raises(RecordsError, match="is not there any more"):
+        worklist.find(case_id)
+
+
+def test_files_of_one_study_stay_together_and_nobody_can_tell_whose_they_are(home):
+    ids = [worklist.add(dicom(instance))[0] for instance in (2, 1)]
+    other = worklist.add(dicom(1, patient="somebody else", study="1.2.9"))[0]
+    found = {one.id: one for one in worklist.entries()}
+    assert found[ids[0]].study == found[ids[1]].study != found[other].study
+    assert found[ids[0]].patient == found[ids[1]].patient != found[other].patient
+    assert [found[number].instance for number in ids] == [2, 1]
+    kept = everything_on_disk(home) + repr(list(found.values())).encode()
+    for secret in (*SECRETS, NAME, "1.2.3.4", "SECRET VENDOR", "NOWHERE"):
+        assert secret.encode() not in kept
+
+
+def test_a_stripped_scan_shows_what_the_file_showed():
+    before, after = (read_scan(content) for content in (dicom(), privacy.strip(dicom()).content))
+    assert np.array_equal(before.frames, after.frames)
+    assert np.array_equal(display(before), display(after))
+    assert (before.spacing_mm, before.modality, before.orientation) == (
+        after.spacing_mm, after.modality, after.orientation,
+    )  # fmt: skip
+    data = pydicom.dcmread(io.BytesIO(privacy.strip(dicom()).content))
+    assert (data.PatientIdentityRemoved, data.DeidentificationMethod) == ("YES", "PS3.15 basic profile")
+    assert data.SOPInstanceUID == data.file_meta.MediaStorageSOPInstanceUID != "1.2.3.4.5.1"
+
+
+def test_the_text_around_a_picture_of_another_format_goes_too(home):
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    out, about = io.BytesIO(), PngInfo()
+    about.add_text("Patient", NAME)
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(out, "PNG", pnginfo=about)
+    kept = privacy.strip(out.getvalue()).content
+    assert NAME.encode() not in kept
+    assert np.array_equal(read_scan(kept).frames, read_scan(out.getvalue()).frames)
+
+
+def test_a_site_may_keep_files_as_they_come(home, monkeypatch):
+    monkeypatch.setenv("MEDFUSION_KEEP_IDENTITY", "1")
+    case_id, _ = worklist.add(dicom())
+    assert worklist.find(case_id).path.read_bytes() == dicom()
+
+
+@pytest.mark.parametrize(("said", "modality", "expected"), [("YES", "CT", True), ("NO", "US", False), ("", "US", True)])
+def test_burned_in_text_is_told_where_the_file_says_so_or_its_kind_has_some(said, modality, expected):
+    data = pydicom.dcmread(io.BytesIO(dicom()))
+    data.Modality = modality
+    if said:
+        data.BurnedInAnnotation = said
+    out = io.BytesIO()
+    data.save_as(out)
+    assert privacy.strip(out.getvalue()).burned_in is expected
+
+
+def test_a_read_says_whether_it_agrees_and_what_was_said_before(home):
+    case_id = answered(0, answers=("ill",))
+    worklist.keep_read(case_id, "ill", "anna", seconds=4.5)
+    worklist.keep_read(case_id, "well", "berta", first_label="ill", comment="see the hilum")
+    assert worklist.find(case_id).label == "well"
+    with session() as opened:
+        rows = opened.execute(text("SELECT reader, agrees, first_label FROM reads ORDER BY id")).all()
+    assert [tuple(row) for row in rows] == [("anna", True, ""), ("berta", False, "ill")]
+    assert audit.entries(1)[0].details == {"agrees": False, "read_first": True}
+    with pytest.raises(RecordsError, match="is not there any more"):
+        worklist.keep_read(case_id + 1, "ill")
+
+
+def test_a_removed_case_is_gone_from_disk_and_database_but_the_log_tells_of_it(home):
+    case_id = answered(0)
+    worklist.keep_read(case_id, "ill")
+    path = worklist.find(case_id).path
+    assert path.exists()
+    assert worklist.remove([case_id, 999], "anna") == 1
+    assert not path.exists()
+    with session() as opened:
+        assert [opened.scalar(text(f"SELECT count(*) FROM {name}")) for name in ("cases", "answers", "reads")] == [
+            0
+        ] * 3
+    assert audit.entries(1)[0].subject == f"case {case_id}"
+    assert audit.verify()[1] == []
+    assert worklist.add(png(5))[0] > case_id  # no number is used again
+
+
+def test_a_patient_is_forgotten_by_the_id_in_the_files(home, capsys):
+    for instance in (1, 2):
+        worklist.add(dicom(instance))
+    kept, _ = worklist.add(dicom(1, patient="somebody else", study="1.2.9"))
+    assert main(["forget", "--patient", NUMBER]) == 0
+    assert "2 cases removed" in capsys.readouterr().out
+    assert [one.id for one in worklist.entries()] == [kept]
+    assert main(["forget", "--patient", worklist.find(kept).patient]) == 0
+    assert worklist.entries() == []
+
+
+def test_cases_expire_after_the_days_that_a_site_keeps_them(home):
+    old, _ = worklist.add(png(0))
+    new, _ = worklist.add(png(1))
+    with session(writes=True) as opened:
+        then = datetime.now(UTC) - timedelta(days=31)
+        opened.execute(worklist.CaseRow.__table__.update().where(worklist.CaseRow.id == old).values(added=then))
+    assert worklist.expire(30) == 1
+    assert [one.id for one in worklist.entries()] == [new]
+
+
+def test_an_export_holds_no_identity_and_no_formula(home):
+    worklist.add(dicom())
+    case_id = answered(0, answers=("=1+1",))
+    worklist.keep_read(case_id, "@SUM(A1)")
+    listed = worklist.entries()
+    table = list(csv.DictReader(io.StringIO(worklist.as_csv(listed))))
+    assert len(table) == 2
+    assert (table[0]["answer"], table[0]["read"]) == ("'=1+1", "'@SUM(A1)")
+    told = json.loads(worklist.as_json(listed))
+    assert told[0]["probabilities"] == {"ill": 0.5, "well": 0.5}
+    assert not [secret for secret in SECRETS if secret in worklist.as_csv(listed) + worklist.as_json(listed)]
+
+
+def test_risk_is_what_is_left_beside_the_harmless_classes():
+    row = np.array([0.2, 0.3, 0.5])
+    assert scorer.risk_of(row, ("benign", "malignant", "normal")) == pytest.approx(0.3)
+    assert scorer.risk_of(row, ("a", "b", "c")) == pytest.approx(0.5)
+    assert scorer.uncertainty_of(np.array([0.5, 0.5]), "binary") == pytest.approx(1)
+    assert scorer.uncertainty_of(np.array([1.0, 0.0, 0.0]), "multiclass") == pytest.approx(0, abs=1e-6)
+    assert scorer.uncertainty_of(np.array([0.5, 1.0]), "multilabel") == pytest.approx(0.5, abs=1e-6)
+
+
+def test_two_processes_that_add_at_once_lose_nothing(home):
+    program = (
+        "import sys; from medfusion import worklist; from tests.records.scans import png\n"
+        "for seed in range(12): worklist.add(png(seed + 10 * int(sys.argv[1])))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "OMP_NUM_THREADS": "1"}
+    children = [
+        subprocess.Popen([sys.executable, "-c", program, str(number)], env=environment, stderr=subprocess.PIPE)
+        for number in range(3)
+    ]
+    for child in children:
+        _, said = child.communicate(timeout=300)
+        assert child.returncode == 0, said
+    assert worklist.counts() == {worklist.WAITING: 32}  # 0 to 31, two of each neighbour in common
+    assert audit.verify() == (32, [])
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
+    scan, _ = worklist.add(dicom())
+    picture, _ = worklist.add(png(1))
+    gone, _ = worklist.add(png(2))
+    worklist.find(gone).path.unlink()
+    scorer.ensure()
+    deadline = time.monotonic() + 300
+    while worklist.counts().get(worklist.WAITING) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    found = {one.id: one for one in worklist.entries()}
+    assert scorer.is_running()
+    assert (found[scan].status, found[scan].answer.model_id) == (worklist.ANSWERED, "chest-ct")
+    assert (found[scan].modality, found[scan].frames) == ("CT", 1)
+    assert found[scan].answer.risk == pytest.approx(found[scan].answer.probabilities["covid"])
+    assert found[picture].status == worklist.REFUSED
+    assert found[picture].reason
+    assert (found[gone].status, found[gone].reason) == (worklist.UNREADABLE, "The file of this case is gone.")
+    assert audit.verify() == (6, [])
+    subprocess.run(["pkill", "-f", "medfusion.scorer"], check=False)
