@@ -7,6 +7,7 @@ st.set_page_config(page_title="MedFusionNet", page_icon="pages/ui/icon.svg", lay
 page = st.navigation(
     [
         st.Page("pages/analyse.py", title="Analyse", icon=":material/search_insights:", default=True),
+        st.Page("pages/worklist.py", title="Worklist", icon=":material/lists:"),
         st.Page("pages/fine_tune.py", title="Fine-tune", icon=":material/model_training:"),
         st.Page("pages/model_library.py", title="Model library", icon=":material/library_books:"),
         st.Page("pages/reading_maps.py", title="Reading these maps", icon=":material/menu_book:"),

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
+from PIL import Image
 
 from medfusion import places, worklist
 from medfusion.errors import MedFusionError
@@ -29,6 +30,7 @@ BATCH = 32  # pictures answered at once
 TAKEN = 64  # cases looked up at once
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5
+THUMB_PX = 112
 YIELDING = 10  # of 19: a reader who waits for an answer comes first
 
 
@@ -121,6 +123,9 @@ class Scorer:
         scan = read_scan(one.path.read_bytes())
         seen = {"modality": scan.modality or "", "body_part": scan.body_part or "", "frames": scan.frame_count}
         middle = display(scan, scan.frame_count // 2)
+        small = Image.fromarray(middle)
+        small.thumbnail((THUMB_PX, THUMB_PX))
+        small.save(one.thumbnail, "WEBP", quality=80)
         route = self.router.route(middle) if self.router else None
         if route is None or route.model_id is None:
             return Looked(

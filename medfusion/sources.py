@@ -7,6 +7,7 @@ one at a time and never under the names that they carry. Links may not lead out 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 import stat
 import struct
@@ -71,6 +72,17 @@ def open_source(path: Path) -> Iterator[Source]:
             raise DataError(f"{path.name} is neither a folder nor a readable zip file. Zip it again.") from error
         with archive:
             yield Zip(path.name, archive)
+
+
+@contextmanager
+def opened_zip(called: str, content: bytes) -> Iterator[Source]:
+    """The same for a zip in memory."""
+    try:
+        archive = zipfile.ZipFile(io.BytesIO(content))
+    except NOT_UNPACKED as error:
+        raise DataError(f"{called} is not a readable zip file. Zip it again.") from error
+    with archive:
+        yield Zip(called, archive)
 
 
 class Folder:

@@ -10,7 +10,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,10 +26,12 @@ from medfusion.imaging.reader import DEFAULT_LIMITS
 from medfusion.records import audit
 from medfusion.records.database import session
 from medfusion.records.tables import ANSWERED, REFUSED, UNREADABLE, WAITING, AnswerRow, CaseRow, ReadRow
+from medfusion.sources import opened_zip
 
 __all__ = ["ANSWERED", "REFUSED", "UNREADABLE", "WAITING"]
 HARMLESS = ("normal", "notumor", "no_tumor", "benign", "healthy", "no_finding", "non_covid")  # risk is all the rest
 NAMED_LABEL = 128
+ZIP_BEGIN = b"PK\x03\x04"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Entry:
     def path(self) -> Path:
         return path_of(self.sha256)
 
+    @property
+    def thumbnail(self) -> Path:
+        """A small picture, WebP; the scorer makes it."""
+        return self.path.with_suffix(".webp")
+
 
 def path_of(sha256: str) -> Path:
     return places.cases() / sha256[:2] / sha256
@@ -106,6 +113,54 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
         opened.flush()
         audit.add(opened, actor, "case added", f"case {row.id}", source=source, sha256=sha256)
         return row.id, True
+
+
+def unpacked(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
+    """A file as it is; of a zip each of its files. Raises DataError on a zip that is not safe to open."""
+    if not content.startswith(ZIP_BEGIN):
+        yield name, content
+        return
+    with opened_zip(name, content) as source:
+        for inner in source.names():
+            yield inner, source.read(inner)
+
+
+def heads(listed: Sequence[Entry]) -> list[Entry]:
+    """One entry a series, the first one; files of no series stand for themselves."""
+    seen: set[str] = set()
+    found = []
+    for one in listed:
+        if one.series and one.series in seen:
+            continue
+        seen.add(one.series)
+        found.append(one)
+    return found
+
+
+def series_sizes() -> dict[str, int]:
+    """How many files there are of each series."""
+    with session() as opened:
+        rows = opened.execute(select(CaseRow.series, func.count()).group_by(CaseRow.series)).all()
+    return {row[0]: row[1] for row in rows if row[0]}
+
+
+def with_series(listed: Iterable[Entry]) -> list[int]:
+    """The case numbers of these and of all files of their series."""
+    held = list(listed)
+    series = {one.series for one in held if one.series}
+    with session() as opened:
+        more = opened.scalars(select(CaseRow.id).where(CaseRow.series.in_(series))).all()
+    return sorted({*more, *(one.id for one in held)})
+
+
+def risk_along(one: Entry) -> list[float]:
+    """The risk of each frame, or of each file of the series in order of instance numbers."""
+    if one.answer and one.answer.along:
+        return list(one.answer.along)
+    if not one.series:
+        return []
+    slices = [other for other in entries() if other.series == one.series and other.answer]
+    return [other.answer.risk for other in sorted(slices, key=lambda other: other.instance) if other.answer]
 
 
 def waiting(most: int) -> list[Entry]:
@@ -220,6 +275,7 @@ def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") 
         remove_rows(opened, [row.id for row in rows])
     for sha256 in gone:
         path_of(sha256).unlink(missing_ok=True)
+        path_of(sha256).with_suffix(".webp").unlink(missing_ok=True)
     return len(gone)
 
 

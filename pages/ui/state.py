@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from streamlit.typing import UploadedFile
 
 from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
+from medfusion.worklist import Entry
 from training.service import Estimate
 
 PICKED = "case"  # key of the case list: the id of the case in view
@@ -37,6 +38,8 @@ class Case:
     name: str
     path: Path | None = None
     sample_id: str = ""
+    worklist_id: int = 0  # of the worklist, which keeps the file; 0: of this session only
+    frame: int = 0  # to begin with
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,20 @@ def open_sample(sample_id: str, title: str) -> None:
     show(known[0] if known else kept.cases[kept.last_id])
 
 
+def open_worklist(entries: Sequence[Entry], first: Entry) -> None:
+    """View a case of the worklist, with the others behind the buttons for the next and the previous one."""
+    kept = memory()
+    for old in [case for case in cases() if case.worklist_id]:
+        del kept.cases[old.id]
+    for entry in entries:
+        kept.last_id += 1
+        frame = entry.answer.frame if entry.answer else 0
+        case = Case(kept.last_id, f"Case {entry.id}", entry.path, worklist_id=entry.id, frame=frame)
+        kept.cases[case.id] = case
+        if entry == first:
+            show(case)
+
+
 def reject(name: str, reason: str) -> None:
     memory().rejected.append(Rejected(name, reason))
 
@@ -247,7 +264,7 @@ def remove(case: Case) -> None:
         step(1)
     del memory().cases[case.id]
     memory().masks = {about: mask for about, mask in memory().masks.items() if about[0] != case.id}
-    if case.path:
+    if case.path and not case.worklist_id:
         case.path.unlink(missing_ok=True)
 
 

@@ -61,7 +61,7 @@ def choose_frame(case: Case, scan: Scan) -> int:
     if scan.frame_count == 1:
         return 0
     key = state.key(case, "frame")
-    state.start(key, 1)
+    state.start(key, case.frame + 1)
     return st.slider("Frame", 1, scan.frame_count, key=key, persist_state="session") - 1
 
 

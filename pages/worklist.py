@@ -1,0 +1,21 @@
+"""Many scans at once: dropped, answered in the background, and read in order of risk."""
+
+import streamlit as st
+
+from medfusion import worklist
+from pages.ui import cases, components
+from pages.ui.messages import explained_errors
+
+components.page_head("Worklist")
+with explained_errors():
+    cases.upload()
+    components.show_rejected()
+    cases.show_progress()
+    listed = worklist.entries()
+    if not listed:
+        st.caption("Answered scans stand here, the riskiest first. Files are kept on this machine without identity.")
+        st.stop()
+    shown = cases.choose(listed)
+    picked = cases.show_table(shown)
+    cases.show_actions(shown, picked)
+    cases.show_along(shown, picked)
