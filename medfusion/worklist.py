@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -82,6 +83,20 @@ class Entry:
     def thumbnail(self) -> Path:
         """A small picture, WebP; the scorer makes it."""
         return self.path.with_suffix(".webp")
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What readers made of the answers of one version of a model."""
+
+    model_id: str
+    model_version: str
+    reads: int
+    agree: int
+    first: int  # said before the answer was shown
+    changed: int  # of these, changed after it
+    followed: int  # of these, to the model's answer
+    median_s: float
 
 
 def path_of(sha256: str) -> Path:
@@ -262,6 +277,33 @@ def keep_read(
             )
         )
         audit.add(opened, reader, "case read", f"case {case_id}", agrees=agrees, read_first=bool(first_label))
+
+
+def reading_figures() -> list[Readings]:
+    """For each version of a model that readers saw an answer of."""
+    groups: dict[tuple[str, str], list[tuple[ReadRow, AnswerRow]]] = {}
+    with session() as opened:
+        for read, answer in opened.execute(
+            select(ReadRow, AnswerRow).join(AnswerRow, ReadRow.answer_id == AnswerRow.id)
+        ):
+            groups.setdefault((answer.model_id, answer.model_version), []).append((read, answer))
+    found = []
+    for (model_id, version), pairs in sorted(groups.items()):
+        first = [(read, answer) for read, answer in pairs if read.first_label]
+        changed = [(read, answer) for read, answer in first if read.first_label != read.label]
+        found.append(
+            Readings(
+                model_id,
+                version,
+                len(pairs),
+                sum(read.agrees for read, _ in pairs),
+                len(first),
+                len(changed),
+                sum(read.agrees for read, _ in changed),
+                statistics.median(read.seconds for read, _ in pairs),
+            )
+        )
+    return found
 
 
 def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") -> int:

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.ui import components, evidence, overlay, resources, state, view
+from pages.ui import components, evidence, overlay, reading, resources, state, view
 from pages.ui.messages import explained_errors
 
 case = state.current()
@@ -29,10 +29,16 @@ with explained_errors():
     components.show_facts(scan)
     with st.sidebar:
         seen = view.view_controls(case, scan)
+        reading.choose_mode(case)
     about_model, answer = st.columns([1, 2.2], gap="medium")
     with about_model:
         card = components.choose_model(case, scan, seen.frame, resources.cards())
     if card is None:
+        evidence.show_scan(case, scan, seen)
+        st.stop()
+    if reading.comes_first(case):
+        with answer:
+            reading.ask_first(case, card)
         evidence.show_scan(case, scan, seen)
         st.stop()
     prediction = resources.predict(card.id, card.version, scan, seen.frame)
@@ -40,4 +46,5 @@ with explained_errors():
         components.show_model(card)
     with answer:
         components.show_prediction(prediction, card)
+        reading.show(case, card, prediction)
     evidence.show_evidence(case, scan, seen, prediction, card)

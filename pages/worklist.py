@@ -3,7 +3,7 @@
 import streamlit as st
 
 from medfusion import worklist
-from pages.ui import cases, components
+from pages.ui import cases, components, reading
 from pages.ui.messages import explained_errors
 
 components.page_head("Worklist")
@@ -19,3 +19,4 @@ with explained_errors():
     picked = cases.show_table(shown)
     cases.show_actions(shown, picked)
     cases.show_along(shown, picked)
+    reading.show_figures()

@@ -22,6 +22,7 @@ STATUS = {
     worklist.REFUSED: "No model for it",
     worklist.UNREADABLE: "Unreadable",
 }
+ALWAYS = ("Case", "Answer", "Risk", "Uncertainty")  # columns that stay when they are empty
 PAGE = 100  # rows at once: each has a picture
 REDRAW_S = 1.0
 UNSURE = 0.8  # uncertainty from which a case counts as uncertain
@@ -139,7 +140,7 @@ def show_table(shown: list[Entry]) -> list[Entry]:
         first = (int(number) - 1) * PAGE
     part = shown[first : first + PAGE]
     sizes = worklist.series_sizes()
-    table = {
+    table: dict[str, list[object]] = {
         "Scan": [thumbnail(one) for one in part],
         "Case": [one.id for one in part],
         "Answer": [answer_words(one) for one in part],
@@ -150,6 +151,7 @@ def show_table(shown: list[Entry]) -> list[Entry]:
         "Patient": [one.patient[:8] for one in part],
         "Added": [one.added for one in part],
     }
+    table = {name: values for name, values in table.items() if name in ALWAYS or any(values)}
     chosen = st.dataframe(
         table, hide_index=True, row_height=56, selection_mode="multi-row", on_select="rerun", key="worklist-table",
         alt="The worklist, the riskiest case first",

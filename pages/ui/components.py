@@ -120,9 +120,16 @@ def case_list() -> None:
             disabled=alone,
             on_click=state.step,
             args=(-1,),
+            shortcut="P",
         )
         st.button(
-            ":material/chevron_right:", key="next", help="Next case", disabled=alone, on_click=state.step, args=(1,)
+            ":material/chevron_right:",
+            key="next",
+            help="Next case",
+            disabled=alone,
+            on_click=state.step,
+            args=(1,),
+            shortcut="N",
         )
         st.button(":material/close:", key="remove", help="Remove this case", on_click=state.remove, args=(current,))
         st.button("Clear all", key="clear", on_click=state.clear)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,8 @@ class Memory:
         self.words: dict[str, str] = {}
         self.tuning_set: str | None = None
         self.tuning_run: str | None = None
+        self.first_labels: dict[int, str] = {}
+        self.reading_since: dict[int, float] = {}
 
 
 def memory() -> Memory:
@@ -228,6 +231,25 @@ def open_sample(sample_id: str, title: str) -> None:
         kept.last_id += 1
         kept.cases[kept.last_id] = Case(kept.last_id, title, sample_id=sample_id)
     show(known[0] if known else kept.cases[kept.last_id])
+
+
+def first_label(case: Case) -> str | None:
+    """What the reader said of a case of the worklist before seeing the answer."""
+    return memory().first_labels.get(case.worklist_id)
+
+
+def keep_first_label(case: Case, label: str) -> None:
+    memory().first_labels[case.worklist_id] = label
+
+
+def begin_reading(case: Case) -> None:
+    """Note when a case of the worklist was first in view."""
+    memory().reading_since.setdefault(case.worklist_id, time.monotonic())
+
+
+def reading_s(case: Case) -> float:
+    """How long ago that was."""
+    return time.monotonic() - memory().reading_since.get(case.worklist_id, time.monotonic())
 
 
 def open_worklist(entries: Sequence[Entry], first: Entry) -> None:
