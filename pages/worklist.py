@@ -9,8 +9,10 @@ from pages.ui.messages import explained_errors
 components.page_head("Worklist")
 with explained_errors():
     cases.upload()
-    components.show_rejected()
-    cases.show_progress()
+    with st.container():  # what comes and goes keeps its place, or what follows would be drawn twice for a moment
+        components.show_rejected()
+    with st.container():
+        cases.show_progress()
     listed = worklist.entries()
     if not listed:
         st.caption("Answered scans stand here, the riskiest first. Files are kept on this machine without identity.")
