@@ -10,6 +10,7 @@ page = st.navigation(
         st.Page("pages/worklist.py", title="Worklist", icon=":material/lists:"),
         st.Page("pages/fine_tune.py", title="Fine-tune", icon=":material/model_training:"),
         st.Page("pages/model_library.py", title="Model library", icon=":material/library_books:"),
+        st.Page("pages/system.py", title="System", icon=":material/settings_heart:"),
         st.Page("pages/reading_maps.py", title="Reading these maps", icon=":material/menu_book:"),
     ],
     position="top",

@@ -64,6 +64,8 @@ def main(idle_s: float = IDLE_S) -> int:
     if hasattr(os, "nice"):
         os.nice(YIELDING)
     with suppress(Timeout), lock().acquire(timeout=0):
+        if days := worklist.kept_days():
+            worklist.expire(days)
         scorer, ended = Scorer(), time.monotonic() + idle_s
         while time.monotonic() < ended:
             if taken := worklist.waiting(TAKEN):

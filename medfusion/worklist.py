@@ -10,6 +10,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from medfusion import places, privacy
-from medfusion.errors import RecordsError
+from medfusion.errors import ConfigError, RecordsError
 from medfusion.imaging.limits import check_bytes
 from medfusion.imaging.reader import DEFAULT_LIMITS
 from medfusion.records import audit
@@ -338,6 +339,20 @@ def expire(days: float, actor: str = "retention") -> int:
     with session() as opened:
         ids = opened.scalars(select(CaseRow.id).where(CaseRow.added <= datetime.now(UTC) - timedelta(days))).all()
     return remove(ids, actor, "case expired")
+
+
+def kept_days() -> float | None:
+    """How long cases are kept, by MEDFUSION_RETENTION_DAYS; None: until they are removed. Raises ConfigError."""
+    given = os.environ.get("MEDFUSION_RETENTION_DAYS", "").strip()
+    if not given:
+        return None
+    try:
+        days = float(given)
+    except ValueError:
+        days = -1.0
+    if not 0 < days < float("inf"):
+        raise ConfigError(f"MEDFUSION_RETENTION_DAYS is {given!r}. Set it to a number of days, or unset it.")
+    return days
 
 
 def as_rows(listed: Sequence[Entry]) -> list[dict[str, object]]:

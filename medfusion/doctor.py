@@ -1,0 +1,150 @@
+"""Is this installation sound? One check each for decoders, device, models, answers, database, log, disk and key."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import stat
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import psutil
+
+import medfusion
+from medfusion import library, places, worklist
+from medfusion.errors import MedFusionError
+
+LITTLE_BYTES = 2 * 2**30  # free disk under which there is a warning
+PACKAGES = ("streamlit", "torch", "openvino", "pydicom", "lightning", "sqlalchemy", "numpy")
+SYNTAXES = {  # what `inspect` and the pages must be able to read
+    "JPEG Baseline": "1.2.840.10008.1.2.4.50",
+    "JPEG Lossless": "1.2.840.10008.1.2.4.70",
+    "JPEG-LS": "1.2.840.10008.1.2.4.80",
+    "JPEG 2000": "1.2.840.10008.1.2.4.91",
+    "HTJ2K": "1.2.840.10008.1.2.4.201",
+    "RLE": "1.2.840.10008.1.2.5",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found, in a sentence, and what to do where it is not ok."""
+
+    state: Literal["ok", "warning", "error"]
+    found: str
+
+
+def check(name: str) -> Finding:
+    """Run one of CHECKS. What it raises is a finding, too."""
+    try:
+        return CHECKS[name]()
+    except MedFusionError as error:
+        return Finding("error", str(error))
+    except Exception as error:  # a check of a broken installation may fail in every way there is
+        return Finding("error", f"The check itself failed ({type(error).__name__}). Install the requirements again.")
+
+
+def versions() -> Finding:
+    parts = [f"MedFusionNet {medfusion.__version__}", f"Python {platform.python_version()}"]
+    return Finding("ok", ", ".join(parts + [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]))
+
+
+def decoders() -> Finding:
+    from pydicom.pixels import get_decoder
+
+    missing = [name for name, syntax in SYNTAXES.items() if not get_decoder(syntax).is_available]
+    if missing:
+        return Finding("error", f"DICOM cannot be read as {', '.join(missing)}. Install the requirements again.")
+    return Finding("ok", f"DICOM with {', '.join(SYNTAXES)} and without compression; PNG, JPEG, TIFF")
+
+
+def device() -> Finding:
+    import torch
+
+    memory = f"{psutil.virtual_memory().total / 2**30:.0f} GB of memory, {torch.get_num_threads()} threads"
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_properties(0)
+        return Finding("ok", f"{card.name} with {card.total_memory / 2**30:.0f} GB; {memory}")
+    return Finding("ok", f"No GPU: answers and training use the processor. {memory}")
+
+
+def models() -> Finding:
+    cards, problems = library.list_cards(), library.problems()
+    if problems:
+        return Finding("error", " ".join(problems))
+    if not cards:
+        return Finding("warning", "No model is installed. Promote one, or set MEDFUSION_MODELS.")
+    for card in cards:
+        library.load(card.id, "cpu")  # checks the weights against the card
+    return Finding("ok", f"{len(cards)} models, each with the weights that its card names")
+
+
+def answers() -> Finding:
+    from medfusion import inference
+    from medfusion.samples import read_sample
+
+    card = next((card for card in library.list_cards() if card.role == "diagnosis"), None)
+    if card is None:
+        return Finding("warning", "There is no model to ask.")
+    model, scan = library.load(card.id), read_sample("synthetic-chest")
+    inference.predict(model, scan)
+    started = time.perf_counter()
+    inference.predict(model, scan)
+    return Finding("ok", f"{card.id} answers in {1000 * (time.perf_counter() - started):.0f} ms")
+
+
+def database() -> Finding:
+    from medfusion.records.database import is_sqlite
+
+    counts = worklist.counts()
+    kind = "SQLite in this installation" if is_sqlite() else "PostgreSQL, by MEDFUSION_DATABASE_URL"
+    return Finding("ok", f"{kind}: {sum(counts.values())} cases, {counts.get(worklist.WAITING, 0)} waiting")
+
+
+def log() -> Finding:
+    from medfusion.records import audit
+
+    number, faults = audit.verify()
+    return Finding("error", " ".join(faults)) if faults else Finding("ok", f"{number} entries, each as it was written")
+
+
+def disk() -> Finding:
+    places.home().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(places.home()).free
+    said = f"{free / 2**30:.0f} GB free where records, sets and runs lie"
+    return Finding("ok", said) if free >= LITTLE_BYTES else Finding("warning", f"Only {said}. Free some space.")
+
+
+def key() -> Finding:
+    from medfusion.records import keys
+
+    keys.sign("", "")
+    if os.name == "posix" and stat.S_IMODE(keys.path().stat().st_mode) & 0o077:
+        return Finding("error", f"{keys.path().name} can be read by others. Run `chmod 600` on it.")
+    return Finding("ok", "The key of pseudonyms and log is there, for its owner only. Keep a backup.")
+
+
+def retention() -> Finding:
+    days = worklist.kept_days()
+    kept = "as they come" if os.environ.get("MEDFUSION_KEEP_IDENTITY") == "1" else "without identity"
+    if days is None:
+        return Finding("ok", f"Cases stay until they are removed, {kept}. MEDFUSION_RETENTION_DAYS sets a limit.")
+    return Finding("ok", f"Cases are removed after {days:g} days; files are kept {kept}")
+
+
+CHECKS: dict[str, Callable[[], Finding]] = {
+    "versions": versions,
+    "decoders": decoders,
+    "device": device,
+    "models": models,
+    "answers": answers,
+    "database": database,
+    "audit log": log,
+    "disk": disk,
+    "key": key,
+    "retention": retention,
+}

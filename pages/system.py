@@ -1,0 +1,11 @@
+"""For whoever runs the program: is it sound, what does the log say, what is kept for how long."""
+
+from pages.ui import components, system
+from pages.ui.messages import explained_errors
+
+components.page_head("System")
+with explained_errors():
+    system.show_checks()
+    system.show_log()
+    system.show_retention()
+    system.show_output()
