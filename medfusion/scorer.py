@@ -10,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ BATCH = 32  # pictures answered at once
 TAKEN = 64  # cases looked up at once
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5
+LONGEST_S = 120.0  # for decoding one file
+BLAMED = "Reading this file ended the program that reads it, or took too long. Export it again, or as PNG."
 THUMB_PX = 112
 YIELDING = 10  # of 19: a reader who waits for an answer comes first
 
@@ -66,6 +69,7 @@ def main(idle_s: float = IDLE_S) -> int:
     with suppress(Timeout), lock().acquire(timeout=0):
         if days := worklist.kept_days():
             worklist.expire(days)
+        worklist.blame(BLAMED)
         scorer, ended = Scorer(), time.monotonic() + idle_s
         while time.monotonic() < ended:
             if taken := worklist.waiting(TAKEN):
@@ -74,6 +78,18 @@ def main(idle_s: float = IDLE_S) -> int:
             else:
                 time.sleep(POLL_S)
     return 0
+
+
+@contextmanager
+def limited() -> Iterator[None]:
+    """End this process when decoding takes too long: the next one blames the file and goes on."""
+    timer = threading.Timer(LONGEST_S, os._exit, (3,))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +117,8 @@ class Scorer:
         groups: dict[str, list[Looked]] = {}
         for one in taken:
             try:
-                case = self.look(one)
+                with worklist.suspected(one.id), limited():
+                    case = self.look(one)
             except (MedFusionError, OSError) as error:
                 reason = str(error) if isinstance(error, MedFusionError) else "The file of this case is gone."
                 worklist.keep_outcome(one.id, UNREADABLE, reason)

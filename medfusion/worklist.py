@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -251,6 +252,30 @@ def keep_outcome(
             audit.add(opened, "scorer", "case answered", f"case {case_id}", **told)
         else:
             audit.add(opened, "scorer", f"case {status}", f"case {case_id}")
+
+
+def suspect_path() -> Path:
+    return places.home() / "scorer.case"
+
+
+@contextmanager
+def suspected(case_id: int) -> Iterator[None]:
+    """While a case is decoded its number lies on disk: if the process dies of it, the next one knows which it was."""
+    suspect_path().write_text(str(case_id), encoding="utf-8")
+    try:
+        yield
+    finally:
+        suspect_path().unlink(missing_ok=True)
+
+
+def blame(reason: str) -> None:
+    """Give up on the case that the last process died of, if it did."""
+    try:
+        case_id = int(suspect_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    keep_outcome(case_id, UNREADABLE, reason)
+    suspect_path().unlink(missing_ok=True)
 
 
 def keep_read(

@@ -234,3 +234,28 @@ def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
     assert (found[gone].status, found[gone].reason) == (worklist.UNREADABLE, "The file of this case is gone.")
     assert audit.verify() == (6, [])
     subprocess.run(["pkill", "-f", "medfusion.scorer"], check=False)
+
+
+@pytest.mark.parametrize("home", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("death", ["os.kill(os.getpid(), 9)", "__import__('time').sleep(60)"])
+def test_a_file_that_kills_its_reader_is_blamed_and_the_others_are_answered(home, death):
+    evil, _ = worklist.add(png(1))
+    good, _ = worklist.add(dicom())
+    program = f"""
+import os, sys
+from medfusion import imaging, scorer
+whole = imaging.read_scan
+def deadly(data, *rest):
+    if data[:2] == b"II":  # the first one: bare pixels as TIFF
+        {death}
+    return whole(data, *rest)
+imaging.read_scan, scorer.LONGEST_S = deadly, 3.0
+sys.exit(scorer.main(idle_s=0.1))
+"""
+    environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "OMP_NUM_THREADS": "1"}
+    codes = [subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode for _ in "ab"]
+    assert codes[0] in (-9, 3)
+    assert codes[1] == 0
+    found = {one.id: one for one in worklist.entries()}
+    assert (found[evil].status, found[evil].reason) == (worklist.UNREADABLE, scorer.BLAMED)
+    assert found[good].status == worklist.ANSWERED
