@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": Command("answer scans with a model", "medfusion.commands.predict"),
     "explain": Command("write the maps of evidence for a scan", "medfusion.commands.explain"),
     "evaluate": Command("measure a model on a labelled set", "medfusion.commands.evaluate"),
+    "account": Command("say who may sign in, and with which role", "medfusion.commands.account"),
     "doctor": Command("check whether this installation is sound", "medfusion.commands.doctor"),
     "audit": Command("verify or list the audit log of the records", "medfusion.commands.audit"),
     "backup": Command("write all records to one zip", "medfusion.commands.backup"),

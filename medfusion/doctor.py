@@ -16,6 +16,7 @@ import psutil
 
 import medfusion
 from medfusion import library, places, worklist
+from medfusion.access import ADMINISTRATOR, needs
 from medfusion.errors import MedFusionError
 
 LITTLE_BYTES = 2 * 2**30  # free disk under which there is a warning
@@ -38,6 +39,7 @@ class Finding:
     found: str
 
 
+@needs(ADMINISTRATOR)
 def check(name: str) -> Finding:
     """Run one of CHECKS. What it raises is a finding, too."""
     try:

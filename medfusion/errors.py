@@ -12,6 +12,7 @@ MedFusionError
 ├── DataError                 a labelled set that cannot be used for training or evaluation
 │   └── PatientOverlap        one patient on both sides of a split
 ├── ConfigError               settings that contradict each other or the data
+├── AccessDenied              somebody who has not signed in, or has not the role for it
 ├── RecordsError              the database of the records cannot be used, or does not hold what was asked for
 └── ExplanationError          a map that cannot be made for this model, scan or target
     └── Cancelled             the user stopped it
@@ -63,6 +64,10 @@ class PatientOverlap(DataError):
 
 
 class ConfigError(MedFusionError):
+    pass
+
+
+class AccessDenied(MedFusionError):
     pass
 
 

@@ -22,7 +22,8 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from medfusion import places, privacy
+from medfusion import access, places, privacy
+from medfusion.access import ADMINISTRATOR, READER, needs
 from medfusion.errors import ConfigError, RecordsError
 from medfusion.imaging.limits import check_bytes
 from medfusion.imaging.reader import DEFAULT_LIMITS
@@ -105,6 +106,7 @@ def path_of(sha256: str) -> Path:
     return places.cases() / sha256[:2] / sha256
 
 
+@needs(READER)
 def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, bool]:
     """Keep a file and let it wait for its answer: its case number, and whether it is new. Raises ScanError.
 
@@ -128,7 +130,7 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
         )  # fmt: skip
         opened.add(row)
         opened.flush()
-        audit.add(opened, actor, "case added", f"case {row.id}", source=source, sha256=sha256)
+        audit.add(opened, actor or access.current().name, "case added", f"case {row.id}", source=source, sha256=sha256)
         return row.id, True
 
 
@@ -194,6 +196,7 @@ def counts() -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
+@needs(READER)
 def entries() -> list[Entry]:
     """All cases with their last answer and read: the riskiest first, of equal ones the least certain."""
     with session() as opened:
@@ -278,10 +281,12 @@ def blame(reason: str) -> None:
     suspect_path().unlink(missing_ok=True)
 
 
+@needs(READER)
 def keep_read(
     case_id: int, label: str, reader: str = "", first_label: str = "", seconds: float = 0.0, comment: str = ""
 ) -> None:
     """What a reader says of a case, beside the answer it has now. first_label: said before the answer was shown."""
+    reader = reader or access.current().name
     with session(writes=True) as opened:
         if opened.get(CaseRow, case_id) is None:
             raise RecordsError(f"Case {case_id} is not there any more. Choose another one.")
@@ -305,6 +310,7 @@ def keep_read(
         audit.add(opened, reader, "case read", f"case {case_id}", agrees=agrees, read_first=bool(first_label))
 
 
+@needs(READER)
 def reading_figures() -> list[Readings]:
     """For each version of a model that readers saw an answer of."""
     groups: dict[tuple[str, str], list[tuple[ReadRow, AnswerRow]]] = {}
@@ -332,9 +338,10 @@ def reading_figures() -> list[Readings]:
     return found
 
 
+@needs(READER)
 def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") -> int:
     """Take cases away with their files, answers and reads. The log keeps that there was one. Returns how many."""
-    ids = list(case_ids)
+    ids, actor = list(case_ids), actor or access.current().name
     with session(writes=True) as opened:
         rows = opened.scalars(select(CaseRow).where(CaseRow.id.in_(ids))).all()
         gone = [row.sha256 for row in rows]
@@ -351,6 +358,7 @@ def remove_rows(opened: Session, ids: Sequence[int]) -> None:
     opened.execute(delete(CaseRow).where(CaseRow.id.in_(ids)))  # answers, explanations and reads go with it
 
 
+@needs(ADMINISTRATOR)
 def remove_patient(patient_id: str, actor: str = "") -> int:
     """Remove all cases of a patient, by the id in the files or by pseudonym. Returns how many there were."""
     known = (patient_id.strip(), privacy.pseudonym_of(patient_id))
@@ -359,6 +367,7 @@ def remove_patient(patient_id: str, actor: str = "") -> int:
     return remove(ids, actor, "patient removed")
 
 
+@needs(ADMINISTRATOR)
 def expire(days: float, actor: str = "retention") -> int:
     """Remove cases that were added so many days ago or earlier."""
     with session() as opened:

@@ -2,8 +2,11 @@
 
 import streamlit as st
 
-from pages.ui import components, evidence, overlay, reading, resources, state, view
+from medfusion.access import READER
+from pages.ui import components, evidence, login, overlay, reading, resources, state, view
 from pages.ui.messages import explained_errors
+
+login.enter(READER)
 
 case = state.current()
 overlay.watch_width()

@@ -2,8 +2,11 @@
 
 import streamlit as st
 
-from pages.ui import components, tuning
+from medfusion.access import TRAINER
+from pages.ui import components, login, tuning
 from pages.ui.messages import explained_errors
+
+login.enter(TRAINER)
 
 components.page_head("Fine-tune on your own cases")
 step = tuning.steps.choose()

@@ -3,8 +3,11 @@
 import streamlit as st
 
 from medfusion import service
-from pages.ui import cards, components, own_data, resources, versions
+from medfusion.access import READER
+from pages.ui import cards, components, login, own_data, resources, versions
 from pages.ui.messages import explained_errors, plain
+
+login.enter(READER)
 
 components.page_head("Model library")
 

@@ -3,7 +3,10 @@
 import streamlit as st
 
 from medfusion import service
-from pages.ui import components
+from medfusion.access import READER
+from pages.ui import components, login
+
+login.enter(READER)
 
 FIGURE = "pages/ui/known_answer.webp"
 NOT_SAID = """

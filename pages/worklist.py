@@ -3,8 +3,11 @@
 import streamlit as st
 
 from medfusion import worklist
-from pages.ui import cases, components, reading
+from medfusion.access import READER
+from pages.ui import cases, components, login, reading
 from pages.ui.messages import explained_errors
+
+login.enter(READER)
 
 components.page_head("Worklist")
 with explained_errors():

@@ -6,31 +6,24 @@ import json
 from typing import Any
 
 from medfusion import library
+from medfusion.access import TRAINER, needs
 from medfusion.errors import ModelNotFound
 from medfusion.types import ModelCard
+from training import jobs, public_sets, sets
+from training import promote as promotion
 from training.augment import RECIPES
 from training.balance import BALANCES
 from training.config import PRECISIONS, STARTS, TrainConfig
 from training.estimate import Estimate, estimate
 from training.events import Event, epochs, last, read_events
 from training.finish import About
-from training.jobs import Run, cancel, delete, list_runs, resume, start, stop
+from training.jobs import Run, list_runs
 from training.jobs import find as find_run
 from training.plan import Plan, read_plan
 from training.preflight import Preflight
-from training.promote import (
-    SHORTEST_REASON,
-    PromotionRefused,
-    Version,
-    list_versions,
-    objections,
-    promote,
-    result_of,
-    roll_back,
-)
-from training.public_sets import PX, PublicSet, keep_public, list_public
-from training.sets import StoredSet, check, forget_check, keep, leave_out, list_sets, sheets
-from training.sets import delete as delete_set
+from training.promote import SHORTEST_REASON, PromotionRefused, Version, list_versions, objections, result_of
+from training.public_sets import PX, PublicSet, list_public
+from training.sets import StoredSet, check, forget_check, list_sets, sheets
 from training.sets import find as find_set
 
 __all__ = [
@@ -81,6 +74,13 @@ __all__ = [
     "start",
     "stop",
 ]
+
+
+start, stop, cancel = needs(TRAINER)(jobs.start), needs(TRAINER)(jobs.stop), needs(TRAINER)(jobs.cancel)
+resume, delete = needs(TRAINER)(jobs.resume), needs(TRAINER)(jobs.delete)
+keep, leave_out, delete_set = needs(TRAINER)(sets.keep), needs(TRAINER)(sets.leave_out), needs(TRAINER)(sets.delete)
+keep_public = needs(TRAINER)(public_sets.keep_public)
+promote, roll_back = needs(TRAINER)(promotion.promote), needs(TRAINER)(promotion.roll_back)
 
 
 def crossed_of(run: Run) -> dict[str, Any] | None:

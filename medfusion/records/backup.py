@@ -21,7 +21,7 @@ from medfusion import places
 from medfusion.errors import RecordsError
 from medfusion.records import audit, keys
 from medfusion.records.database import MIGRATIONS, session
-from medfusion.records.tables import Base, CaseRow
+from medfusion.records.tables import Base, CaseRow, Time
 
 ABOUT, KEY, END = "about.json", "site.key", "audit.end"
 VERSION = 1
@@ -97,11 +97,11 @@ def rows_of(opened: Session, table: Table) -> Iterator[dict[str, Any]]:
 
 
 def put_rows(opened: Session, table: Table, lines: list[str]) -> None:
-    times = [column.name for column in table.columns if column.name in ("added", "made")]
+    times = [column.name for column in table.columns if isinstance(column.type, Time)]
     for start in range(0, len(lines), MANY):
         rows = [json.loads(line) for line in lines[start : start + MANY]]
         for row in rows:
-            row |= {name: datetime.fromisoformat(row[name]) for name in times}
+            row |= {name: datetime.fromisoformat(row[name]) for name in times if row[name]}
         opened.execute(insert(table), rows)
     key = table.primary_key.columns.values()[0]
     if opened.get_bind().dialect.name == "postgresql" and key.name == "id" and table.name != "runs":

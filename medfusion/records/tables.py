@@ -108,6 +108,16 @@ class RunRow(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
 
 
+class AccountRow(Base):
+    __tablename__ = "accounts"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    password: Mapped[str] = mapped_column(String(256), default="")  # argon2id; "" where OIDC signs in
+    failed: Mapped[int] = mapped_column(Integer, default=0)
+    locked_until: Mapped[datetime | None] = mapped_column(Time, default=None)
+
+
 class AuditRow(Base):
     """One entry of the log. Rows are only added: triggers refuse to change or remove them."""
 

@@ -6,6 +6,7 @@ are kept by Streamlit itself (persist_state="session") under the keys that `key`
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -20,6 +21,7 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.typing import UploadedFile
 
+from medfusion.access import Person
 from medfusion.doctor import Finding
 from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
@@ -29,6 +31,7 @@ from training.service import Estimate
 PICKED = "case"  # key of the case list: the id of the case in view
 CONTROLS = "map-controls"  # keys of the components that report from the browser
 WIDTH = "page-width"
+SESSION_MINUTES = 30.0
 CUSTOM = "Custom"  # the window preset that the sliders choose
 
 
@@ -89,6 +92,8 @@ class Memory:
         self.words: dict[str, str] = {}
         self.tuning_set: str | None = None
         self.tuning_run: str | None = None
+        self.person: Person | None = None
+        self.seen_s = 0.0  # when the person last did something
         self.findings: dict[str, Finding] = {}
         self.first_labels: dict[int, str] = {}
         self.reading_since: dict[int, float] = {}
@@ -233,6 +238,42 @@ def open_sample(sample_id: str, title: str) -> None:
         kept.last_id += 1
         kept.cases[kept.last_id] = Case(kept.last_id, title, sample_id=sample_id)
     show(known[0] if known else kept.cases[kept.last_id])
+
+
+def sign_in(person: Person) -> None:
+    """Begin anew with an empty memory: nothing of who was here before is left."""
+    forget_everything()
+    memory().person, memory().seen_s = person, time.monotonic()
+
+
+def sign_out() -> None:
+    forget_everything()
+
+
+def forget_everything() -> None:
+    clear()
+    st.session_state.clear()
+
+
+def signed_in() -> Person | None:
+    """Who has signed in, unless nothing was done for SESSION_MINUTES: then the session ends."""
+    kept = memory()
+    if kept.person is None:
+        return None
+    if time.monotonic() - kept.seen_s > 60 * session_minutes():
+        sign_out()
+        say("login", "You were away for a while. Sign in again.")
+        return None
+    kept.seen_s = time.monotonic()
+    return kept.person
+
+
+def session_minutes() -> float:
+    """Without any doing, by MEDFUSION_SESSION_MINUTES."""
+    try:
+        return float(os.environ.get("MEDFUSION_SESSION_MINUTES", "") or SESSION_MINUTES)
+    except ValueError:
+        return SESSION_MINUTES
 
 
 def keep_finding(name: str, found: Finding) -> None:

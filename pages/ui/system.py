@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from medfusion import doctor, places, worklist
+from medfusion import access, doctor, places, worklist
 from medfusion.doctor import Finding
 from medfusion.records import audit
 from pages.ui import state
@@ -43,6 +43,7 @@ def show_check(name: str, found: Finding | None) -> None:
 
 def show_log() -> None:
     with st.expander("Audit log", icon=":material/history:"):
+        access.require(access.ADMINISTRATOR)
         found = audit.entries(NEWEST)
         if not found:
             st.caption("Nothing was done yet.")

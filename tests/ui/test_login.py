@@ -1,0 +1,96 @@
+"""Signing in: nothing is shown before it, pages keep to roles, and a session ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from medfusion import access
+from pages.ui import state
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDFUSION_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("MEDFUSION_DATABASE_URL", raising=False)
+
+
+def signed_in(page: AppTest, role: str) -> AppTest:
+    access.keep("anna", role, PASSWORD)
+    page.run()
+    page.text_input[0].set_value("anna")
+    page.text_input[1].set_value(PASSWORD)
+    return page.button[0].click().run()
+
+
+def titles(page: AppTest) -> list[str]:
+    assert not page.exception
+    return [header.value for header in page.header]
+
+
+def test_without_accounts_nobody_is_asked(page: AppTest) -> None:
+    assert titles(page.run()) == ["Analyse a scan"]
+
+
+def test_with_accounts_nothing_is_shown_before_signing_in(page: AppTest) -> None:
+    access.keep("anna", access.READER, PASSWORD)
+    for path in ("pages/analyse.py", "pages/worklist.py", "pages/system.py", "pages/model_library.py"):
+        page.switch_page(path).run()
+        assert titles(page) == ["Sign in"]
+        assert not page.file_uploader
+
+
+def test_a_wrong_password_says_so_and_the_right_one_opens_the_page(page: AppTest) -> None:
+    access.keep("anna", access.READER, PASSWORD)
+    page.run()
+    page.text_input[0].set_value("anna")
+    page.text_input[1].set_value("wrong password")
+    page.button[0].click().run()
+    assert "Name or password is wrong" in page.error[0].value.replace("\\", "")
+    assert titles(signed_in(page, access.READER)) == ["Analyse a scan"]
+    assert "anna" in page.sidebar.caption[0].value
+
+
+@pytest.mark.parametrize(
+    ("role", "path", "title"),
+    [
+        (access.READER, "pages/fine_tune.py", None),
+        (access.READER, "pages/system.py", None),
+        (access.TRAINER, "pages/fine_tune.py", "Fine-tune on your own cases"),
+        (access.TRAINER, "pages/system.py", None),
+        (access.ADMINISTRATOR, "pages/system.py", "System"),
+    ],
+)
+def test_a_page_is_for_its_role_and_those_above_it(page: AppTest, role: str, path: str, title: str | None) -> None:
+    signed_in(page, role).switch_page(path).run()
+    if title:
+        assert titles(page) == [title.replace("-", "\\-")]
+    else:
+        assert titles(page) == []  # not even its title
+        assert "This needs the role of" in page.error[0].value
+
+
+def test_signing_out_and_being_away_end_the_session(page: AppTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    signed_in(page, access.READER)
+    page.button(key="sign-out").click().run()
+    assert titles(page) == ["Sign in"]
+    signed_in(page, access.READER)
+    monkeypatch.setattr(state, "SESSION_MINUTES", -1.0)
+    assert titles(page.run()) == ["Sign in"]
+    assert "You were away" in page.info[0].value
+
+
+def test_a_public_address_without_accounts_is_refused_with_what_to_set(page: AppTest, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    whole = st.get_option
+    monkeypatch.setattr(st, "get_option", lambda name: "0.0.0.0" if name == "server.address" else whole(name))
+    page.run()
+    assert not page.exception
+    assert "medfusion account add" in page.error[0].value
+    assert not page.file_uploader
+    access.keep("anna", access.READER, PASSWORD)
+    assert titles(page.run()) == ["Sign in"]
