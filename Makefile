@@ -23,7 +23,7 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
 FOR_TESTS := $(VENV)/.test-$(call checksum,requirements.txt requirements-train.txt requirements-dev.txt)
 
-.PHONY: help app test test-cluster check bench bench-models clean chromium
+.PHONY: help app test test-cluster check bench bench-models clean system-packages
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -34,7 +34,7 @@ app: $(FOR_APP)
 	@echo "MedFusionNet: http://localhost:$(PORT)  (research use only; stop with Ctrl-C)"
 	@exec $(PYTHON) -m streamlit run app.py --server.port $(PORT) --server.headless $(HEADLESS)
 
-test: $(FOR_TESTS) chromium check
+test: $(FOR_TESTS) system-packages check
 	$(PYTHON) -m pytest
 
 test-cluster: $(FOR_TESTS)
@@ -75,9 +75,16 @@ $(FOR_TESTS): $(FOR_APP)
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# For the browser tests. Where it can be neither found nor installed they skip and say so.
-chromium:
-	@for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && exit 0; done; \
-	if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
-		echo "Installing Chromium for the browser tests"; \
-		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium) >/dev/null 2>&1 || echo "Chromium could not be installed: the browser tests will skip."; fi
+# For the browser tests, the validator of reports, and the records' tests on PostgreSQL. Where one can be neither found nor
+# installed, its tests skip and say so. RUNLEVEL=1 keeps the package from starting a server.
+system-packages:
+	@missing=$$( \
+		for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && found=1; done; [ -n "$$found" ] || echo chromium; \
+		command -v dciodvfy >/dev/null || echo dicom3tools; \
+		command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql); \
+	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+		echo "Installing for the tests:" $$missing; apt-get update -qq >/dev/null 2>&1; \
+		for name in $$missing; do \
+			RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$name >/dev/null 2>&1 \
+				|| echo "$$name could not be installed: its tests will skip."; \
+		done; fi

@@ -33,6 +33,8 @@ COMMANDS = {
     "predict": Command("answer scans with a model", "medfusion.commands.predict"),
     "explain": Command("write the maps of evidence for a scan", "medfusion.commands.explain"),
     "evaluate": Command("measure a model on a labelled set", "medfusion.commands.evaluate"),
+    "report": Command("write the answer to a scan as PDF, JSON and DICOM", "medfusion.commands.report"),
+    "verify": Command("make the figures of a report again, and compare", "medfusion.commands.verify"),
     "account": Command("say who may sign in, and with which role", "medfusion.commands.account"),
     "doctor": Command("check whether this installation is sound", "medfusion.commands.doctor"),
     "audit": Command("verify or list the audit log of the records", "medfusion.commands.audit"),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from medfusion import evaluate, evaluation_report, export, inference, library, router, samples
+from medfusion import evaluate, evaluation_report, export, inference, library, report, router, samples
 from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement, disagreement
@@ -139,10 +139,16 @@ def overlay(scan: Scan, explanation: Explanation) -> Image.Image:
     return record.overlay(display(scan, explanation.frame), explanation.heatmap)
 
 
-def save_explanations(model: Model, scan: Scan, made: list[Explanation], tests: Tests) -> bytes:
-    """A zip of the maps as arrays and pictures, their tests, and all that is needed to make them again."""
+def save_explanations(
+    model: Model, scan: Scan, made: list[Explanation], tests: Tests, prediction: Prediction, content: bytes
+) -> bytes:
+    """A zip of the maps as arrays and pictures, their tests, all that is needed to make them again, and a report.
+
+    content: the file of the scan, for the references of the report's DICOM objects.
+    """
     with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
         record.write(Path(folder) / "maps", model, scan, made, tests)
+        report.write(Path(folder) / "maps", report.Report(content, scan, model, prediction, made, tests))
         return Path(shutil.make_archive(f"{folder}/maps", "zip", folder, "maps")).read_bytes()
 
 

@@ -80,7 +80,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     show_agreement([explanation for explanation in made.values() if explanation])
     trust.show_shortcuts(jobs)
     show_mask(case, scan, view.frame, [explanation for explanation in made.values() if explanation])
-    trust.offer_files(jobs, scan)
+    trust.offer_files(case, jobs, scan, prediction)
     slow = [
         Task(job, title(method), partial(resources.explain, job, scan))
         for method, job in jobs.items()

@@ -91,6 +91,11 @@ def scan(case: Case) -> Scan:
     return scans().put(key, fresh, fresh.frames.nbytes)
 
 
+def content(case: Case) -> bytes:
+    """The file of a case; empty for a sample."""
+    return case.path.read_bytes() if case.path else b""
+
+
 def predict(model_id: str, version: str, scan: Scan, frame: int) -> Prediction:
     return predict_once(model_id, version, scan.sha256, frame, installed(), scan)
 

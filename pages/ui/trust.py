@@ -11,11 +11,12 @@ import streamlit as st
 
 from medfusion import service
 from medfusion.service import Faithfulness, Stability
-from medfusion.types import Explanation, Scan
+from medfusion.types import Explanation, Prediction, Scan
 from pages.ui import resources, state
 from pages.ui.figure import plain_layout
 from pages.ui.messages import plain
 from pages.ui.resources import Job, Report
+from pages.ui.state import Case
 
 REPEAT = "repeat"  # key of the switch that repeats a method with other seeds
 COMPARE = "compare-all"
@@ -178,8 +179,8 @@ def show_comparison(jobs: dict[str, Job], scan: Scan, run: Callable[[Task], None
     st.dataframe([row for job in jobs.values() if (row := comparison_row(job))], hide_index=True)
 
 
-def offer_files(jobs: dict[str, Job], scan: Scan) -> None:
-    """The maps in view, their tests and how to make them again, as one zip that is made on demand.
+def offer_files(case: Case, jobs: dict[str, Job], scan: Scan, prediction: Prediction) -> None:
+    """The maps in view with a report, their tests and how to make them again, as one zip that is made on demand.
 
     Not by a button that makes its file when clicked: Streamlit forgets such a file when a fragment runs, as on zooming.
     """
@@ -188,9 +189,9 @@ def offer_files(jobs: dict[str, Job], scan: Scan) -> None:
         return
     about = tuple(jobs[method] for method in made)
     with st.container(horizontal=True):
-        if st.button("Save these maps", icon=":material/archive:", help=SAVED):
+        if st.button("Save maps and report", icon=":material/archive:", help=SAVED):
             with st.spinner("Packing…"):
-                state.keep_archive(about, archive(jobs, made, scan))
+                state.keep_archive(about, archive(case, jobs, made, scan, prediction))
         packed = state.archive(about)
         if packed:
             st.download_button(
@@ -199,7 +200,9 @@ def offer_files(jobs: dict[str, Job], scan: Scan) -> None:
             )  # fmt: skip
 
 
-def archive(jobs: dict[str, Job], made: dict[str, Explanation], scan: Scan) -> bytes:
+def archive(
+    case: Case, jobs: dict[str, Job], made: dict[str, Explanation], scan: Scan, prediction: Prediction
+) -> bytes:
     tested = {method: found for method in made if (found := resources.tested(jobs[method]))}
     tests = service.Tests(
         {method: found.faithfulness for method, found in tested.items()},
@@ -207,7 +210,8 @@ def archive(jobs: dict[str, Job], made: dict[str, Explanation], scan: Scan) -> b
         {method: found.shortcuts for method, found in tested.items()},
     )
     job = next(iter(jobs.values()))
-    return service.save_explanations(resources.model(job.model_id, job.model_version), scan, list(made.values()), tests)
+    model = resources.model(job.model_id, job.model_version)
+    return service.save_explanations(model, scan, list(made.values()), tests, prediction, resources.content(case))
 
 
 def comparison_row(job: Job) -> dict[str, str] | None:

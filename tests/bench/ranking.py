@@ -66,7 +66,7 @@ def compared(model: Model, picture: np.ndarray, seeds: int) -> dict[str, object]
     """Superpixels and mean rank correlation with the reference, ours and the package's."""
     target = int(score(model, picture)[0].argmax())
     row: dict[str, object] = {}
-    settings = {"ours": replace(LimeSettings(), settle=1), "package": LimeSettings(PACKAGE, paired=False, settle=1)}
+    settings = {"ours": LimeSettings(), "package": LimeSettings(PACKAGE, paired=False, settle=1)}
     quickshift = SegmentationAlgorithm("quickshift", **QUICKSHIFT)
     for name, segmentation in (("ours", LimeSettings().segmentation()), ("package", quickshift)):
         segments = contiguous(segmentation(picture))

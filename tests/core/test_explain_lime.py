@@ -238,7 +238,7 @@ def test_the_network_sees_batches_of_the_size_asked_for():
 
 def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
     model, scan = linear_model(), scan_of(one_dot_a_quadrant())
-    early, full = (explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (0.999, 1))
+    early, full = (explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (0.99, 1))
     assert early.samples == subject.FEWEST
     assert full.samples == LimeSettings().samples
     assert early.raw == pytest.approx(full.raw, abs=2e-3)

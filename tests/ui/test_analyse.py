@@ -354,7 +354,7 @@ def test_all_methods_are_compared_on_demand(page: AppTest) -> None:
 def test_the_maps_in_view_can_be_saved(page: AppTest) -> None:
     open_sample(page, "synthetic-chest")
     assert not page.get("download_button")
-    next(button for button in page.button if button.label == "Save these maps").click().run()
+    next(button for button in page.button if button.label == "Save maps and report").click().run()
     assert not page.exception
     assert page.get("download_button")[0].proto.label == "Download maps.zip"
     page.toggle(key="difference").set_value(True).run()

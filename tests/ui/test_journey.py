@@ -87,7 +87,7 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.get_by_text("files could not be shown").wait_for()
     assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()
 
-    page.get_by_role("button", name="Save these maps").click()
+    page.get_by_role("button", name="Save maps and report").click()
     page.get_by_role("button", name="Download maps.zip").wait_for()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download maps.zip").click()

@@ -1,0 +1,42 @@
+"""`report`: the answer to one scan with its maps as JSON, PDF, and DICOM objects for the archive."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from medfusion import inference
+from medfusion.commands.explain import target_of
+from medfusion.commands.files import read_bytes, write_line
+from medfusion.commands.predict import load
+from medfusion.errors import ExplanationError, ScanError
+from medfusion.explain import EXPLAINERS, explain
+from medfusion.explain.record import Tests
+from medfusion.imaging import read_scan
+from medfusion.report import Report, write
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="PATH", help="the scan")
+    parser.add_argument("--model", required=True, metavar="ID", help="the model to ask, by id or folder")
+    parser.add_argument("--method", default="gradcam,lime", metavar="NAMES", help=f"of: {', '.join(EXPLAINERS)}")
+    parser.add_argument("--frame", type=int, default=1, metavar="N", help="the frame to read, from 1 (default: 1)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    methods = [name.strip() for name in arguments.method.split(",")]
+    if unknown := [name for name in methods if name not in EXPLAINERS]:
+        raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
+    content = read_bytes(arguments.path)
+    scan, model = read_scan(content, arguments.path.name), load(arguments.model, arguments.device)
+    if not 1 <= arguments.frame <= scan.frame_count:
+        raise ScanError(f"This scan has {scan.frame_count} frames. Give --frame 1 to {scan.frame_count}.")
+    frame = arguments.frame - 1
+    target = target_of(model, scan, frame, None)
+    made = [explain(model, scan, target, name, frame, 0) for name in methods]
+    report = Report(content, scan, model, inference.predict(model, scan, frame), made, Tests())
+    for path in write(arguments.out, report):
+        write_line("ok", str(path))
+    return 0

@@ -1,0 +1,350 @@
+"""What was answered for one scan, to keep: JSON with every figure, a PDF, and DICOM objects for the archive.
+
+The DICOM objects are a Structured Report (PS3.16 TID 1500) with the probabilities as measurements, and a Secondary
+Capture with the maps. They belong to the patient and the study of the scan; their own identifiers are new. The JSON and
+the PDF hold no identity. Research use only, and each of them says so.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import highdicom
+import numpy as np
+import pydicom
+from highdicom import sr
+from highdicom.sr.coding import CodedConcept
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+from reportlab.lib.pagesizes import A4
+from reportlab.lib.styles import getSampleStyleSheet
+from reportlab.lib.units import mm
+from reportlab.platypus import Image as PdfImage
+from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table
+
+import medfusion
+from medfusion import inference
+from medfusion.errors import ConfigError
+from medfusion.explain import describe, record
+from medfusion.explain.record import Tests, overlay, shown
+from medfusion.imaging import display
+from medfusion.imaging.reader import quiet_decoders
+from medfusion.library import Model
+from medfusion.types import Explanation, Prediction, Scan
+
+RESEARCH = "Research use only: not a medical device, not for diagnosis or treatment."
+FILE = "report.json"
+SCHEME = "99MEDFUSION"  # of codes that no standard has
+PANEL_PX = 512
+TYPE_2 = (  # attributes that the objects must have, empty where the scan has none
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "AccessionNumber",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "ReferringPhysicianName",
+)
+TOLERANCE = 1e-4  # between figures of another machine's processor and ours
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """One answer with its maps. content: the file of the scan."""
+
+    content: bytes
+    scan: Scan
+    model: Model
+    prediction: Prediction
+    made: Sequence[Explanation]
+    tests: Tests
+
+
+def write(folder: Path, report: Report) -> list[Path]:
+    """report.json and report.pdf, and of a DICOM scan report-sr.dcm and report-sc.dcm. Raises ConfigError."""
+    files = {FILE: as_json(report).encode(), "report.pdf": as_pdf(report)}
+    if report.scan.file_format == "DICOM" and report.content:
+        files |= {"report-sr.dcm": as_sr(report), "report-sc.dcm": as_sc(report)}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+    except OSError as error:
+        raise ConfigError(f"The report cannot be written ({error.strerror}). Choose another folder.") from error
+    return [folder / name for name in files]
+
+
+def as_json(report: Report) -> str:
+    told = asdict(report.prediction) | {"elapsed_s": None}
+    held = {
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "notice": RESEARCH,
+        "prediction": told,
+        "maps": record.account(report.model, report.made, report.tests),
+        "version": medfusion.__version__,
+    }
+    return json.dumps(held, indent=2, ensure_ascii=False) + "\n"
+
+
+def model_of(path: Path) -> str:
+    """The id of the model that a report names. Raises ConfigError."""
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["prediction"]["model_id"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path.name} is no report of this program. Name another.") from error
+
+
+def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
+    """Answer and maps made again: each figure of a report with whether it holds. Raises ConfigError."""
+    try:
+        told: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        said, maps = told["prediction"], told["maps"]
+        frame = int(said["frame"])
+        found = [
+            ("scan", said["scan_sha256"] == maps["scan_sha256"] == scan.sha256),
+            ("model", maps["model"]["weights_sha256"] == model.card.weights_sha256),
+        ]
+        if not all(holds for _, holds in found) or not 0 <= frame < scan.frame_count:
+            return found
+        again = inference.predict(model, scan, frame)
+        for name, one, other in zip(again.classes, said["probabilities"], again.probabilities, strict=True):
+            found.append((f"probability of {name}", abs(float(one) - other) <= TOLERANCE))
+        found.append(("answer", tuple(said["answers"]) == again.answers))
+        found.append(
+            ("plausible classes", said["plausible"] == (list(again.plausible) if again.plausible else again.plausible))
+        )
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be read ({error.strerror}). Check the path.") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path.name} is no report of this program. Name another.") from error
+    explanation = path.with_name(f".{path.name}.maps")
+    try:
+        explanation.write_text(json.dumps(maps), encoding="utf-8")
+        replayed = record.replay(explanation, model, scan)
+    finally:
+        explanation.unlink(missing_ok=True)
+    return found + [(f"map by {name}", same) for name, (_, same) in replayed.items()]
+
+
+def montage(report: Report) -> Image.Image:
+    """The scan and its maps side by side, with their names and the notice in the picture."""
+    picture = display(report.scan, report.prediction.frame)
+    panels = [
+        ("Scan", shown(picture).convert("RGB")),
+        *((one.method, overlay(picture, one.heatmap)) for one in report.made),
+    ]
+    sized = []
+    for name, panel in panels:
+        factor = PANEL_PX / max(panel.size)
+        sized.append((name, panel.resize((round(panel.width * factor), round(panel.height * factor)))))
+    font, line = ImageFont.load_default(18), 28
+    height = max(panel.height for _, panel in sized) + 3 * line
+    whole = Image.new("RGB", (sum(panel.width for _, panel in sized), height))
+    draw, left = ImageDraw.Draw(whole), 0
+    for name, panel in sized:
+        whole.paste(panel, (left, line))
+        draw.text((left + 6, 4), name, font=font, fill="white")
+        left += panel.width
+    draw.text((6, height - 2 * line), in_words(report.prediction), font=font, fill="white")
+    draw.text(
+        (6, height - line),
+        f"RESEARCH USE ONLY  {report.prediction.model_id} {report.prediction.model_version}",
+        font=font,
+        fill="white",
+    )
+    return whole
+
+
+def in_words(prediction: Prediction) -> str:
+    chances = ", ".join(
+        f"{name} {100 * p:.1f} %" for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
+    )
+    named = " + ".join(prediction.answers) or "none of the classes"
+    abstains = prediction.plausible is not None and len(prediction.plausible) != 1
+    return f"{'Abstains; else ' if abstains else ''}{named} ({chances})"
+
+
+def as_pdf(report: Report) -> bytes:
+    """One A4 page or two. The line for the patient is left to be filled in by hand."""
+    styles, out, card, said = getSampleStyleSheet(), io.BytesIO(), report.model.card, report.prediction
+    picture = io.BytesIO()
+    whole = montage(report)
+    whole.save(picture, "PNG")
+    width = 174 * mm
+    plausible = "not calibrated" if said.plausible is None else ", ".join(said.plausible) or "none"
+    rows = [
+        ["Patient", ""],
+        ["Answer", " + ".join(said.answers) or "none of the classes"],
+        ["Possible at 90 % coverage", plausible],
+        *([name, f"{100 * p:.1f} %"] for name, p in zip(said.classes, said.probabilities, strict=True)),
+        ["Operating point", said.operating_point.rule],
+        ["Model", f"{card.title} ({card.id} {card.version})"],
+        ["Weights, SHA-256", card.weights_sha256],
+        ["Scan, SHA-256", said.scan_sha256],
+        ["Frame", str(said.frame + 1)],
+        ["Made", datetime.now(UTC).isoformat(timespec="seconds")],
+    ]
+    cells = [[Paragraph(escape(text), styles["BodyText"]) for text in row] for row in rows]
+    table = Table(
+        cells,
+        colWidths=[48 * mm, 126 * mm],
+        style=[("LINEBELOW", (0, 0), (-1, -1), 0.25, "#c0c0c0"), ("VALIGN", (0, 0), (-1, -1), "TOP")],
+    )
+    story: list[Any] = [
+        Paragraph("MedFusionNet", styles["Title"]),
+        Paragraph(f"<b>{RESEARCH}</b>", styles["BodyText"]),
+        Spacer(1, 4 * mm),
+        PdfImage(io.BytesIO(picture.getvalue()), width, width * whole.height / whole.width),
+        Spacer(1, 4 * mm),
+        table,
+        Spacer(1, 4 * mm),
+        *(Paragraph(escape(f"Warning: {text}"), styles["BodyText"]) for text in said.warnings),
+        *(
+            Paragraph(
+                escape(f"{one.method}: {describe(one)} Settings: {dict(one.settings)}, seed {one.seed}."),
+                styles["BodyText"],
+            )
+            for one in report.made
+        ),
+        *(Paragraph(escape(f"Limit: {text}"), styles["BodyText"]) for text in card.limits),
+    ]
+    document = SimpleDocTemplate(
+        out,
+        pagesize=A4,
+        leftMargin=18 * mm,
+        rightMargin=18 * mm,
+        topMargin=14 * mm,
+        bottomMargin=14 * mm,
+        title="MedFusionNet report",
+        author="MedFusionNet",
+    )
+
+    def foot(canvas: Any, _: Any) -> None:
+        canvas.setFont("Helvetica", 8)
+        canvas.drawString(18 * mm, 8 * mm, RESEARCH)
+
+    document.build(story, onFirstPage=foot, onLaterPages=foot)
+    return out.getvalue()
+
+
+def source_of(report: Report) -> Dataset:
+    """The header of the scan, with what the objects made of it must have."""
+    with quiet_decoders():
+        data = pydicom.dcmread(io.BytesIO(report.content), force=True, stop_before_pixels=True)
+    for name in TYPE_2:
+        if name not in data:
+            setattr(data, name, "")
+    for name in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
+        if not data.get(name):
+            setattr(data, name, generate_uid())
+    return data
+
+
+def coded(value: str, meaning: str) -> CodedConcept:
+    return CodedConcept(value[:16], SCHEME, meaning[:64])
+
+
+def as_sr(report: Report) -> bytes:
+    data, said, card = source_of(report), report.prediction, report.model.card
+    frames = [said.frame + 1] if report.scan.frame_count > 1 else None
+    source = sr.SourceImageForMeasurementGroup(data.SOPClassUID, data.SOPInstanceUID, frames)
+    algorithm = sr.AlgorithmIdentification(
+        name=f"MedFusionNet {card.id}",
+        version=card.version,
+        parameters=[
+            f"weights sha256 {card.weights_sha256}",
+            RESEARCH,
+            said.operating_point.rule or "most probable class",
+        ],
+    )
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(uid=generate_uid(), identifier="MedFusionNet answer"),
+        algorithm_id=algorithm,
+        source_images=[source],
+        measurements=[
+            sr.Measurement(coded(f"P-{number}", f"Probability of {name}"), float(p), codes.UCUM.NoUnits)
+            for number, (name, p) in enumerate(zip(said.classes, said.probabilities, strict=True))
+        ],
+        qualitative_evaluations=[
+            sr.QualitativeEvaluation(
+                coded("ANSWER", "Answer at the operating point"), coded(f"C-{said.classes.index(name)}", name)
+            )
+            for name in said.answers
+        ],
+    )
+    observer = sr.ObserverContext(
+        observer_type=codes.DCM.Device,
+        observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
+            uid=generate_uid(), name="MedFusionNet", manufacturer_name="MedFusionNet", model_name=card.id
+        ),
+    )
+    content = sr.MeasurementReport(
+        observation_context=sr.ObservationContext(observer_device_context=observer),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion
+        if data.get("Modality") == "CT"
+        else coded("IMAGING", "Imaging procedure"),
+        imaging_measurements=[group],
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    made = sr.EnhancedSR(
+        evidence=[data],
+        content=content,
+        series_instance_uid=generate_uid(),
+        series_number=9001,
+        sop_instance_uid=generate_uid(),
+        instance_number=1,
+        manufacturer="MedFusionNet",
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+        series_description="MedFusionNet, research use only",
+    )
+    return written(made, report)
+
+
+def as_sc(report: Report) -> bytes:
+    data = source_of(report)
+    made = highdicom.sc.SCImage(
+        np.asarray(montage(report)),
+        "RGB",
+        8,
+        "PATIENT",
+        data.StudyInstanceUID,
+        generate_uid(),
+        9002,
+        generate_uid(),
+        1,
+        "MedFusionNet",
+        patient_id=data.PatientID,
+        patient_name=data.PatientName,
+        patient_birth_date=data.PatientBirthDate,
+        patient_sex=data.PatientSex or None,
+        accession_number=data.AccessionNumber,
+        study_id=data.StudyID,
+        study_date=data.StudyDate,
+        study_time=data.StudyTime,
+        referring_physician_name=data.ReferringPhysicianName,
+        patient_orientation=("L", "F"),
+    )
+    made.BurnedInAnnotation = "YES"
+    made.Laterality = report.scan.laterality or ""
+    return written(made, report)
+
+
+def written(made: Dataset, report: Report) -> bytes:
+    made.SeriesDescription = "MedFusionNet, research use only"
+    made.SoftwareVersions = medfusion.__version__
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, made, enforce_file_format=True)
+    return out.getvalue()
