@@ -32,7 +32,7 @@ TAKEN = 64  # cases looked up at once
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5
 LONGEST_S = 120.0  # for decoding one file
-BLAMED = "Reading this file ended the program that reads it, or took too long. Export it again, or as PNG."
+BLAMED = "The program that reads it ended with this file, or took too long. Add it again to try once more, or as PNG."
 THUMB_PX = 112
 YIELDING = 10  # of 19: a reader who waits for an answer comes first
 

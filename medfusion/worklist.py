@@ -108,22 +108,26 @@ def path_of(sha256: str) -> Path:
 
 @needs(READER)
 def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, bool]:
-    """Keep a file and let it wait for its answer: its case number, and whether it is new. Raises ScanError.
+    """Keep a file and let it wait for its answer: its case number, and whether it waits now. Raises ScanError.
 
-    The same bytes are one case however often they come.
+    The same bytes are one case however often they come; one that got no answer waits for another try.
     """
     check_bytes(len(content), DEFAULT_LIMITS)
     sha256 = hashlib.sha256(content).hexdigest()
-    with session() as opened:
-        known = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
-    if known:
-        return known, False
+    with session(writes=True) as opened:
+        known = opened.scalars(select(CaseRow).where(CaseRow.sha256 == sha256)).first()
+        if known:
+            again = known.status in (UNREADABLE, REFUSED) and path_of(sha256).exists()
+            if again:
+                known.status, known.reason = WAITING, ""
+                audit.add(opened, actor or access.current().name, "case tried again", f"case {known.id}")
+            return known.id, again
     bare = privacy.strip(content)
     places.write_whole(path_of(sha256), bare.content)
     with session(writes=True) as opened:
-        known = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
-        if known:  # another process was faster
-            return known, False
+        faster = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
+        if faster:  # another process
+            return faster, False
         row = CaseRow(
             added=datetime.now(UTC), source=source, status=WAITING, sha256=sha256, file=sha256, patient=bare.patient,
             study=bare.study, series=bare.series, instance=bare.instance, burned_in=bare.burned_in, details={},

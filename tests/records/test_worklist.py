@@ -48,6 +48,16 @@ def test_the_same_file_is_one_case_however_often_it_comes(home):
     assert worklist.counts() == {worklist.WAITING: 2}
 
 
+def test_a_case_without_an_answer_gets_another_try_when_it_comes_again(home):
+    case_id, _ = worklist.add(png(0))
+    worklist.keep_outcome(case_id, worklist.UNREADABLE, "It took too long.")
+    assert worklist.add(png(0)) == (case_id, True)
+    assert worklist.find(case_id).status == worklist.WAITING
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer())
+    assert worklist.add(png(0)) == (case_id, False)
+    assert worklist.find(case_id).status == worklist.ANSWERED
+
+
 def test_what_is_no_image_is_refused_and_nothing_is_kept(home):
     with pytest.raises(NotAnImage):
         worklist.add(b"hello")
