@@ -2,12 +2,14 @@
 
 The CSV has the columns path and label, and may have patient_id and split (train, val, test); evaluation makes subgroups
 of any other. Where a picture may have several labels or none, columns `label:NAME` of 0 and 1 stand for label. Without
-a CSV the folder names are the labels and every picture counts as its own patient.
+a CSV the folders tell: see folders.py. Where neither names patients, DICOM headers do, as a hash of their number; else
+every picture counts as its own patient.
 """
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +19,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from medfusion.errors import DataError, PatientOverlap, ScanError
-from medfusion.imaging import display, read_scan
+from medfusion.folders import places_of
+from medfusion.imaging import display, patient_number, read_scan
 from medfusion.preprocess import squash
 from medfusion.sources import Source, open_source
 from medfusion.types import InputSpec
@@ -26,6 +29,9 @@ MANIFEST = "manifest.csv"
 COLUMNS = ("path", "label", "patient_id", "split")
 SEVERAL = "label:"  # begins the name of a column of 0 and 1
 SPLITS = ("train", "val", "test")
+SUFFIXES_OF_DICOM = {".dcm", ".dicom", ""}
+HEAD_BYTES = 64 * 1024  # of a DICOM file: patients stand among its first elements
+NAMED = 3  # patients that a sentence gives an example of
 READABLE = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".dcm", ".dicom", ""}
 
 
@@ -100,8 +106,9 @@ def read_labelled(path: Path) -> LabelledSet:
                 raise DataError(f"{path.name} holds no files. Put one folder of pictures for each class into it.")
             table = next((name for name in names if PurePosixPath(name).name == MANIFEST), "")
         cases, classes = _from_table(source, table) if table else (_from_folders(names), ())
-    if not cases:
-        raise DataError(f"{path.name} holds no pictures in class folders. Put one folder for each class into it.")
+        if not cases:
+            raise DataError(f"{path.name} holds no pictures in class folders. Put one folder for each class into it.")
+        cases = _with_patients(source, cases)
     _refuse_overlap(cases)
     found = tuple(sorted({label for case in cases for label in case.labels}))
     return LabelledSet(path, tuple(cases), classes or found, bool(classes))
@@ -184,16 +191,44 @@ def _from_folders(names: list[str]) -> list[Case]:
         for name in names
         if PurePosixPath(name).suffix.lower() in READABLE and not PurePosixPath(name).name.startswith(".")
     ]
-    inside = [path for path in pictures if len(path.parts) > 1]
-    return [Case(path.as_posix(), (path.parent.name,), path.as_posix()) for path in inside]
+    inside = [path.as_posix() for path in pictures if len(path.parts) > 1]
+    told = places_of(inside) if inside else []
+    return [Case(name, (one.label,), one.patient or name, one.split) for name, one in zip(inside, told, strict=True)]
+
+
+def _with_patients(source: Source, cases: list[Case]) -> list[Case]:
+    """Cases whose patient nobody named, by the number in their DICOM header. One number in all files says nothing."""
+    told = {case.path: _patient(source, case) for case in cases if case.patient_id == case.path}
+    if len(set(told.values()) - {""}) < 2:
+        return cases
+    return [replace(case, patient_id=told.get(case.path) or case.patient_id) for case in cases]
+
+
+def _patient(source: Source, case: Case) -> str:
+    if PurePosixPath(case.path).suffix.lower() not in SUFFIXES_OF_DICOM:
+        return ""
+    try:
+        number = patient_number(source.head(case.path, HEAD_BYTES))
+    except DataError:  # it is told of when it is read whole
+        return ""
+    return f"DICOM {hashlib.sha256(number.encode()).hexdigest()[:16]}" if number else ""
 
 
 def _refuse_overlap(cases: list[Case]) -> None:
-    sides: dict[str, set[str]] = {}
+    sides: dict[str, dict[str, Case]] = {}
     for case in cases:
-        sides.setdefault(case.patient_id, set()).add(case.split)
-    shared = sorted(patient for patient, splits in sides.items() if len(splits) > 1)
+        sides.setdefault(case.patient_id, {}).setdefault(case.split, case)
+    shared = [sorted(found.values(), key=lambda case: case.path) for found in sides.values() if len(found) > 1]
     if shared:
-        raise PatientOverlap(
-            f"{len(shared)} patients are in more than one split of {MANIFEST}. Keep each patient on one side."
+        examples = "; ".join(
+            " and ".join(f"{case.path} ({case.split or 'none'})" for case in each) for each in shared[:NAMED]
         )
+        more = f"; and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
+        count = "1 patient is" if len(shared) == 1 else f"{len(shared)} patients are"
+        raise PatientOverlap(
+            f"{count} in more than one split: {examples}{more}. Keep all pictures of a patient on one side."
+        )
+
+
+def _sided(case: Case) -> str:
+    return f"{case.path} ({case.split or 'no split'})"

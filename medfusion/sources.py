@@ -43,6 +43,9 @@ class Source(Protocol):
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises DataError that names it."""
 
+    def head(self, name: str, count: int) -> bytes:
+        """Its first bytes, no more of it being read or unpacked. Raises DataError that names it."""
+
 
 def at_hand(address: str) -> Path:
     """A path as it is; a zip behind any address that fsspec knows as a copy, fetched anew when it has changed there."""
@@ -112,6 +115,13 @@ class Folder:
         except OSError as error:
             raise DataError(f"{name} cannot be read ({error.strerror}). Check the file.") from error
 
+    def head(self, name: str, count: int) -> bytes:
+        try:
+            with self.path(name).open("rb") as file:
+                return file.read(count)
+        except OSError as error:
+            raise DataError(f"{name} cannot be read ({error.strerror}). Check the file.") from error
+
     def path(self, name: str) -> Path:
         """Raises DataError when a name, or the link under it, leads out of the folders that may be read."""
         path = self.root / name
@@ -151,12 +161,15 @@ class Zip:
         return name in self.archive.NameToInfo
 
     def read(self, name: str) -> bytes:
+        return self.head(name, self.archive.getinfo(name).file_size)
+
+    def head(self, name: str, count: int) -> bytes:
         info = self.archive.getinfo(name)
         if reason := unfit(info):
             raise DataError(f"{name!r} {reason}")
         try:
             with self.archive.open(info) as file:  # archive.read would unpack more than the header says
-                return file.read(info.file_size)
+                return file.read(min(count, info.file_size))
         except NOT_UNPACKED as error:
             raise DataError(f"{name} cannot be unpacked ({error}). Zip the set again.") from error
 

@@ -7,6 +7,9 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
+
+from pydicom import dcmread
 
 from medfusion.errors import DamagedFile, ScanError, ScanTooLarge
 from medfusion.imaging.dicom import read_dicom
@@ -43,6 +46,18 @@ def read_scan(data: bytes, name: str = "", limits: Limits = DEFAULT_LIMITS, with
         raise DamagedFile(
             f"This {file_format} file is damaged or incomplete and cannot be decoded. Export or copy it again."
         ) from error
+
+
+def patient_number(head: bytes) -> str:
+    """The PatientID in the first bytes of a file; "" where there is none, or where it is no DICOM file."""
+    try:
+        if recognise(head) != "DICOM":
+            return ""
+        with quiet_decoders():
+            dataset = dcmread(BytesIO(head), force=True, stop_before_pixels=True, specific_tags=["PatientID"])
+        return str(dataset.get("PatientID") or "").strip()
+    except Exception:  # cut off, deflated or damaged: nothing is told
+        return ""
 
 
 @contextmanager

@@ -12,9 +12,11 @@ from PIL import Image
 
 from medfusion import sources
 from medfusion.errors import DataError, PatientOverlap
+from medfusion.folders import places_of
 from medfusion.labelled import read_labelled, read_pictures
 from medfusion.sources import at_hand
 from medfusion.types import InputSpec
+from tests.core import dicom_files
 
 
 def png(value: int, size: tuple[int, int] = (32, 32)) -> bytes:
@@ -84,7 +86,8 @@ def test_columns_of_0_and_1_give_several_labels_or_none(tmp_path):
 
 def test_one_patient_on_two_sides_is_refused(tmp_path):
     manifest = b"path,label,patient_id,split\n1.png,a,p1,train\n2.png,a,p1,test\n"
-    with pytest.raises(PatientOverlap, match="1 patients"):
+    said = r"1 patient is in more than one split: 1\.png \(train\) and 2\.png \(test\)\. Keep all"
+    with pytest.raises(PatientOverlap, match=said):
         read_labelled(zipped(tmp_path, {"manifest.csv": manifest, "1.png": png(1), "2.png": png(2)}))
 
 
@@ -265,3 +268,67 @@ def test_an_address_without_a_zip_is_an_error_that_names_it(address, tmp_path, m
     monkeypatch.setenv("MEDFUSION_HOME", str(tmp_path / "home"))
     with pytest.raises(DataError, match=f"{address} cannot be fetched"):
         at_hand(address)
+
+
+def told(*names: str) -> list[tuple[str, str, str]]:
+    return [(one.label, one.patient, one.split) for one in places_of(names)]
+
+
+def test_folders_around_all_classes_say_nothing():
+    assert told("set/2024/ill/1.png", "set/2024/well/2.png") == [("ill", "", ""), ("well", "", "")]
+
+
+def test_folders_named_train_val_and_test_are_the_split_above_classes_or_below():
+    assert told("chest/train/ILL/1.png", "chest/Test/ILL/2.png", "chest/valid/WELL/3.png") == [
+        ("ILL", "", "train"),
+        ("ILL", "", "test"),
+        ("WELL", "", "val"),
+    ]
+    assert told("ill/train/1.png", "well/test/2.png") == [("ill", "", "train"), ("well", "", "test")]
+    assert told("train/1.png", "test/2.png") == [("train", "", ""), ("test", "", "")]  # then there is nothing else
+
+
+def test_a_folder_in_a_class_is_a_patient():
+    assert told("ill/p1/1.png", "ill/p1/scans/2.png", "well/p2/3.png", "well/4.png") == [
+        ("ill", "p1", ""),
+        ("ill", "p1", ""),
+        ("well", "p2", ""),
+        ("well", "", ""),
+    ]
+    assert told("ill/images/1.png", "well/images/2.png") == [("ill", "", ""), ("well", "", "")]
+
+
+def test_the_same_classes_in_several_folders_are_the_classes():
+    assert told("north/ill/1.png", "north/well/2.png", "south/ill/3.png", "south/well/4.png") == [
+        ("ill", "", ""),
+        ("well", "", ""),
+        ("ill", "", ""),
+        ("well", "", ""),
+    ]
+
+
+def dicom(number: str) -> bytes:
+    return dicom_files.dicom(np.zeros((32, 32), np.uint8), PatientID=number)
+
+
+def test_dicom_headers_tell_patients_where_nobody_names_them(tmp_path):
+    files = {"ill/1": dicom("A7"), "ill/2.dcm": dicom("A7"), "well/3.dcm": dicom("B8"), "well/4.png": png(1)}
+    cases = read_labelled(zipped(tmp_path, files)).cases
+    first, second, third, fourth = (case.patient_id for case in cases)
+    assert first == second != third
+    assert "A7" not in first  # a hash stands for it
+    assert fourth == "well/4.png"
+    manifest = b"path,label,patient_id\n" + b"".join(f"{name},a,p{n}\n".encode() for n, name in enumerate(files))
+    named = read_labelled(zipped(tmp_path, files | {"manifest.csv": manifest})).cases
+    assert [case.patient_id for case in named] == ["p0", "p1", "p2", "p3"]  # who names them knows best
+
+
+def test_one_patient_number_in_all_files_is_a_placeholder(tmp_path):
+    files = {f"{label}/{n}.dcm": dicom("ANONYMOUS") for n, label in enumerate(("ill", "ill", "well"))}
+    assert [case.patient_id for case in read_labelled(zipped(tmp_path, files)).cases] == list(files)
+
+
+def test_a_patient_of_dicom_headers_on_two_sides_is_refused(tmp_path):
+    files = {"train/ill/1.dcm": dicom("A7"), "test/ill/2.dcm": dicom("A7"), "test/well/3.dcm": dicom("B8")}
+    with pytest.raises(PatientOverlap, match=r"test/ill/2\.dcm \(test\) and train/ill/1\.dcm \(train\)"):
+        read_labelled(zipped(tmp_path, files))
