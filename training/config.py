@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from medfusion import library
 from medfusion.errors import ConfigError, ModelNotFound
@@ -13,6 +13,10 @@ STARTS = ("imagenet", "scratch")
 MOST_MINUTES = 1_000_000
 FOLDS = (2, 10)
 MOST_TRIALS = 200
+BATCHES = (8, 32)  # that are found by themselves, the smallest and the largest,
+STEPS = 8  # so that an epoch has so many steps: with fewer, small sets would hardly learn
+SHORTER = 3  # trials of a search train for a third of the epochs,
+FEWEST_EPOCHS = 2  # but for so many at least
 PRECISIONS = ("auto", "32", "bf16", "16")
 
 
@@ -24,7 +28,7 @@ class TrainConfig:
     finish_epochs: int = 0  # the last ones with crops of full size; on chest X-rays they made the loss on val worse
     train_px: int = 192  # side of the random crops: things look as large in them as in the whole (Touvron 2019)
     side_px: int = 224  # side of the input that the model is made for
-    batch_size: int = 32
+    batch_size: int = 0  # 0 is found from the number of cases; where memory runs out it is halved and added up
     learning_rate: float = 6e-4
     pretrained_scale: float = 0.5  # learning rate of ImageNet layers, relative
     frozen_stages: int = 2  # stem and first stages stay as ImageNet made them: edges are edges, and steps are cheaper
@@ -59,7 +63,7 @@ class TrainConfig:
             side = getattr(self, name)
             if side < STRIDE or side % STRIDE:
                 raise ConfigError(f"{name} is {side}. Choose a multiple of {STRIDE}.")
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Choose 1 or more.")
         if not 0 <= self.frozen_stages <= len(STAGES):
@@ -77,9 +81,31 @@ class TrainConfig:
         for name in ("class_weighting", "label_smoothing", "average_decay", "warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Choose a value from 0 to 1.")
-        for name in ("weight_decay", "pretrained_scale", "finish_epochs", "sanity_scans", "sanity_epochs", "seed"):
+        for name in (
+            "batch_size",
+            "weight_decay",
+            "pretrained_scale",
+            "finish_epochs",
+            "sanity_scans",
+            "sanity_epochs",
+            "seed",
+        ):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}. Choose 0 or more.")
+
+    def settled(self, cases: int) -> TrainConfig:
+        """With the batch size that is found for so many training cases, where none is given."""
+        if self.batch_size:
+            return self
+        found = BATCHES[1]
+        while found > BATCHES[0] and cases < STEPS * found:
+            found //= 2
+        return replace(self, batch_size=found)
+
+    @property
+    def trial_epochs(self) -> int:
+        """Of each trial of a search for settings."""
+        return max(FEWEST_EPOCHS, self.epochs // SHORTER)
 
 
 def _is_model(start: str) -> bool:

@@ -22,7 +22,7 @@ from training.augment import Recipe, augment
 from training.balance import rarest_label
 
 FEWEST_CASES = 5  # of each class in each split: below that no figure means anything
-FOLDS = 7  # without a given split, one part each for val and test
+FOLDS = (4, 7)  # parts of a set without a given split, at least and at most: one each is for val and test
 
 
 def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
@@ -32,11 +32,14 @@ def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
     """
     split = data if data.has_splits else _divide(data, seed)
     counts = split.counts()
-    for name in ("train", "val"):
+    for name in ("train", "val", *(["test"] if "test" in counts else [])):
         have = {label: counts.get(name, {}).get(label, 0) for label in split.classes}
         for label, cases in have.items():
             if cases < FEWEST_CASES:
-                raise DataError(f"Class {label!r} has {cases} cases in {name}, fewer than {FEWEST_CASES}. Add cases.")
+                raise DataError(
+                    f"Class {label!r} has {cases} cases in {name}, fewer than {FEWEST_CASES}. "
+                    + ("Add cases." if data.has_splits else _of_patients(data, label))
+                )
         for label, cases in have.items():  # only of several labels can nearly all cases have one
             others = len(split.subset(name).cases) - cases
             if others < FEWEST_CASES:
@@ -46,16 +49,28 @@ def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
     return split
 
 
+def _of_patients(data: LabelledSet, label: str) -> str:
+    """Why a class that has cases enough cannot be divided."""
+    own = [case for case in data.cases if label in case.labels]
+    patients = len({case.patient_id for case in own})
+    return f"All its {len(own)} cases are of {patients} patients, who stay on one side each. Add cases of others."
+
+
 def _divide(data: LabelledSet, seed: int) -> LabelledSet:
+    """One part each for val and test, of a seventh; of small sets a quarter at most, so that each has cases enough."""
     patients = np.array([case.patient_id for case in data.cases])
     strata = rarest_label(data.labels())
     sizes = data.labels().sum(axis=0) if data.several else np.bincount(strata)
-    smallest = min(sizes)
-    if smallest < FOLDS or len(set(patients)) < FOLDS:
+    rarest = int(np.argmin(sizes))
+    count = min(FOLDS[1], int(sizes[rarest]) // FEWEST_CASES)
+    if count < FOLDS[0]:
         raise DataError(
-            f"The smallest class has {smallest} cases; {FOLDS}, of as many patients, are needed. Add cases."
+            f"Class {data.classes[rarest]!r} has {sizes[rarest]} cases; {FOLDS[0] * FEWEST_CASES} are needed, so that "
+            f"training, validation and test have some. Add {FOLDS[0] * FEWEST_CASES - sizes[rarest]}."
         )
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
+    if len(set(patients)) < count:
+        raise DataError(f"All cases are of {len(set(patients))} patients; {count} are needed. Add cases of others.")
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     part = np.empty(len(data.cases), dtype=int)
     for index, (_, members) in enumerate(folds.split(patients, strata, patients)):
         part[members] = index

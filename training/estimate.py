@@ -17,14 +17,14 @@ from medfusion.types import Task
 from training.config import TrainConfig
 from training.plan import settings_from
 
-STEPS = 4
-TIMEOUT_S = 120
+STEPS, ENOUGH_S = 4, 5.0  # steps that are timed, or fewer after so many seconds
+TIMEOUT_S = 600  # a busy machine may be many times slower than an idle one
 
 
 @dataclass(frozen=True)
 class Estimate:
     epoch_s: float
-    total_s: float  # if no epoch is spared by early stopping
+    total_s: float  # with folds, trials and map tests, if no epoch is spared by early stopping
     memory_mb: float
     device: str
 
@@ -38,6 +38,8 @@ def estimate(settings: TrainConfig, train: int, val: int, classes: int) -> Estim
             timeout=TIMEOUT_S, check=True, cwd=places.PROJECT,
         )  # fmt: skip
         return Estimate(**json.loads(done.stdout.splitlines()[-1]))
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError("The machine is too busy to try a few steps. Try again later, or start the run.") from error
     except (subprocess.SubprocessError, ValueError, IndexError) as error:
         raise ConfigError("The trial steps could not be run: memory may be short. Lower the batch size.") from error
 
@@ -49,6 +51,7 @@ def measure(settings: TrainConfig, train: int, val: int, classes: int) -> Estima
     from medfusion.inference import class_logits
     from training import loop
     from training.memory import keep_memory
+    from training.sanity import MOST
     from training.watch import memory_mb
 
     keep_memory()
@@ -60,7 +63,7 @@ def measure(settings: TrainConfig, train: int, val: int, classes: int) -> Estima
     learner.to(device)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], 1e-6)
-    batch = min(settings.batch_size, train)
+    batch = max(1, min(settings.settled(train).batch_size, train))
 
     def pictures(count: int, side_px: int) -> torch.Tensor:
         return torch.rand(count, 3, side_px, side_px, device=device).contiguous(memory_format=torch.channels_last)
@@ -81,22 +84,32 @@ def measure(settings: TrainConfig, train: int, val: int, classes: int) -> Estima
     with torch.no_grad():
         answered_s = seconds(lambda: network(whole), gpu) / batch
     epoch_s = train * trained_s + val * answered_s
-    return Estimate(epoch_s, settings.epochs * epoch_s, memory_mb(device), device.type)
+    return Estimate(epoch_s, total_s(settings, epoch_s, min(train, MOST) * trained_s), memory_mb(device), device.type)
+
+
+def total_s(settings: TrainConfig, epoch_s: float, twin_epoch_s: float) -> float:
+    """Of the whole run. twin_epoch_s: an epoch of the twin on shuffled labels, by which maps are tested."""
+    epochs = settings.epochs * (1 + settings.folds) + settings.trials * settings.trial_epochs
+    trained_s = min(epochs * epoch_s, 60 * settings.minutes or float("inf"))
+    return trained_s + (settings.sanity_epochs * twin_epoch_s if settings.sanity_scans else 0.0)
 
 
 def seconds(act, gpu: bool) -> float:  # type: ignore[no-untyped-def]
     """Of one call, after a first one that warms up."""
     import torch
 
+    def wait() -> None:
+        if gpu:
+            torch.cuda.synchronize()
+
     act()
-    if gpu:
-        torch.cuda.synchronize()
-    begun = time.perf_counter()
-    for _ in range(STEPS):
+    wait()
+    begun, done, took = time.perf_counter(), 0, 0.0
+    while done < STEPS and took < ENOUGH_S:
         act()
-    if gpu:
-        torch.cuda.synchronize()
-    return (time.perf_counter() - begun) / STEPS
+        wait()
+        done, took = done + 1, time.perf_counter() - begun
+    return took / done
 
 
 if __name__ == "__main__":

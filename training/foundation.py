@@ -70,6 +70,7 @@ def run(options: argparse.Namespace) -> str:
         classes += [f"{name}: {label}" for label in data.classes]
 
     train, val = (joined(parts[split]) for split in ("train", "val"))
+    config = config.settled(len(train))
     draws = np.concatenate(
         [
             balance.draws(part.labels, options.draws[index] if options.draws else len(part), config.class_weighting)

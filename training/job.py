@@ -95,7 +95,8 @@ def work(folder: Path) -> None:
     if parent and (set(parent.card.classes), parent.card.task) != (set(card.classes), card.task):
         parent = None  # it gives other answers: there is nothing to compare
     own = made.test or made.val
-    compare.write(folder, made.model, parent, own, measure(parent, own.data) if parent else None)
+    others = measure(parent, own.data) if parent else None
+    compare.write(folder, made.model, parent, own, others, "test" if made.test else "val")
 
 
 def in_words(error: Exception, folder: Path) -> str:

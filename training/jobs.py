@@ -73,6 +73,11 @@ class Run:
         return self.status == RUNNING and (self.folder / STOP).exists()
 
     @property
+    def can_finish(self) -> bool:
+        """Whether it broke off with weights that are worth measuring."""
+        return self.status in (INTERRUPTED, FAILED) and (self.folder / "checkpoints" / "best.ckpt").exists()
+
+    @property
     def created(self) -> datetime:
         return datetime.strptime(self.id[:15], "%Y%m%d-%H%M%S")
 
@@ -88,9 +93,14 @@ def start(plan: Plan, source: Path) -> Run:
     return find(run_id)
 
 
-def spawn(folder: Path) -> None:
-    """Start the process of a run, which outlives this program: on this machine, or on the cluster if there is one."""
+def spawn(folder: Path, stopping: bool = False) -> None:
+    """Start the process of a run, which outlives this program: on this machine, or on the cluster if there is one.
+
+    stopping: it is to train no further, and to measure the best weights that it has.
+    """
     (folder / STOP).unlink(missing_ok=True)
+    if stopping:
+        (folder / STOP).touch()
     write_state(folder, State(QUEUED))
     if is_wanted():
         write(folder / PROCESS, Process(job=cluster.submit(folder, folder / LOG)))
@@ -172,7 +182,7 @@ def process_of(folder: Path) -> psutil.Process | None:
         process = psutil.Process(known.pid)
         same = abs(process.create_time() - known.started_s) < 1
         return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
+    except (psutil.Error, TypeError, ValueError):  # gone, or half written and no pid at all
         return None
 
 
@@ -218,9 +228,15 @@ def resume(run_id: str) -> None:
     run = find(run_id)
     if run.status not in (INTERRUPTED, FAILED):
         raise ConfigError("Only a run that was interrupted or failed can go on. Start a new one.")
-    if run.status == FAILED:  # it may have been stopped before there was anything to keep
-        (run.folder / STOP).unlink(missing_ok=True)
     spawn(run.folder)
+
+
+def finish(run_id: str) -> None:
+    """Train no further: measure the best weights of a run whose process is gone, or that failed."""
+    run = find(run_id)
+    if not run.can_finish:
+        raise ConfigError("This run has learned nothing yet that could be kept. Let it go on, or start a new one.")
+    spawn(run.folder, stopping=True)
 
 
 def delete(run_id: str) -> None:

@@ -149,6 +149,7 @@ class Feed(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
+        cv2.setNumThreads(1)  # a worker forked beside OpenCV's threads would wait for them, which it has not, for ever
         return DataLoader(
             self.train, self.order.share, sampler=self.order, num_workers=config.workers,
             persistent_workers=config.workers > 0, worker_init_fn=_one_thread,
@@ -178,8 +179,10 @@ def fit(
     trained: the parts that come with trained weights, by name.
     watch: is told how it goes; by default a progress bar is.
     Checkpoints and curves go to folder; resume goes on from its last checkpoint. Raises ConfigError if there is none.
-    Where memory runs out, batches are halved and added up for a step, so that steps stay what they are.
+    Where memory runs out, batches are halved and added up for a step, so that steps stay what they are. A run that goes
+    on and is asked to stop from the start takes the best weights that it has.
     """
+    config = config.settled(len(train))
     # A resumed run finds its own checkpoints: that is what they are for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     checkpoints = folder / "checkpoints"
@@ -188,6 +191,9 @@ def fit(
         raise ConfigError(f"There is no checkpoint in {folder}. Start the run without --resume.")
     if not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
+    elif watch and watch.stop.exists() and (checkpoints / f"{BEST}.ckpt").exists():
+        network.load_state_dict(weights_of(folder, BEST))
+        return network.cpu().eval()
     if draws is None and config.balance == "sampler":
         draws = balance.draws(train.labels, len(train), config.class_weighting)
     first = deepcopy(network.state_dict())

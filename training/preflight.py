@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,15 +23,18 @@ from scipy.sparse.csgraph import connected_components
 from medfusion.errors import DataError, ScanError
 from medfusion.imaging import display, read_scan
 from medfusion.labelled import Case, LabelledSet, files_of, read_labelled
+from medfusion.preprocess import squash
 from medfusion.sources import at_hand
+from medfusion.types import InputSpec
 from training.datasets import with_splits
+from training.kinds import Kinds, guess, spread
+from training.sheets import Sheets
 
 ALIKE_BITS = 10  # of 256: at most so many differ between near duplicates
 HASH_SIDE = 16
+MIXED = 0.2  # share of pictures of a second kind: worth a word
 UNEQUAL = 3  # times as many cases in the largest class as in the smallest: worth a word
 NAMED = 5  # files that a sentence names at most
-SHEET = (6, 4)  # pictures across and down
-THUMB_PX = 128
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class Preflight:
     spare: list[str] = field(default_factory=list)  # pictures without which nothing but their number can block
     left_out: list[str] = field(default_factory=list)  # that were not looked at
     advice: list[str] = field(default_factory=list)
+    kinds: dict[str, int] = field(default_factory=dict)  # of pictures, in words: see kinds.py
+    kind: str = ""  # the model that was trained on such pictures
+    modalities: dict[str, int] = field(default_factory=dict)  # as DICOM headers say
+    planned: dict[str, dict[str, int]] = field(default_factory=dict)  # counts of the split that a run will make
     several: bool = False  # whether a picture may have several labels, or none: counts are those of labels
 
 
@@ -57,6 +65,7 @@ class Seen:
     case: Case
     bits: np.ndarray  # perceptual hash, packed
     size_px: tuple[int, int]
+    modality: str  # as its DICOM header says, else ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,10 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> str:
     """Print what was found. Raises DataError with all that must be mended."""
-    data = read_labelled(at_hand(options.data))
-    if options.sheets:
-        write_sheets(data, options.sheets)
-    found = preflight(data, options.seed)
+    found = preflight(read_labelled(at_hand(options.data)), options.seed, sheets=options.sheets)
     if options.json:
         sys.stdout.write(json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n")
     if found.blocks:
@@ -80,48 +86,65 @@ def run(options: argparse.Namespace) -> str:
 
 
 def preflight(
-    data: LabelledSet, seed: int = 0, progress: Callable[[float], None] | None = None, left_out: Sequence[str] = ()
+    data: LabelledSet,
+    seed: int = 0,
+    progress: Callable[[float], None] | None = None,
+    left_out: Sequence[str] = (),
+    sheets: Path | None = None,
 ) -> Preflight:
     """Look at every file of a set. seed: of the split, where none is given. progress may raise Cancelled.
 
-    left_out: files that training will not use, either.
+    left_out: files that training will not use, either. sheets: a folder for a sheet of pictures a class.
     """
     data = data.without(left_out)
     if not data.cases:
         raise DataError(f"All files of {data.source.name} are left out. Upload a mended set.")
-    seen, unreadable = [], {}
+    seen, unreadable, drawn = [], {}, Sheets(data.classes)
+    looked_at: list[np.ndarray] = []
+    chosen = spread(len(data.cases))
     for number, (case, read) in enumerate(files_of(data)):
         if progress:
             progress(number / len(data.cases))
         try:
-            seen.append(look(case, read()))
+            scan = read_scan(read(), case.path)
+            picture = display(scan)
         except (ScanError, DataError) as error:
             unreadable[case.path] = str(error)
+            continue
+        modality = scan.modality or ""
+        seen.append(Seen(case, hashed(picture), picture.shape[1::-1], modality))
+        drawn.add(case, picture)
+        if number in chosen:
+            looked_at.append(squash(picture, InputSpec()))
+    if sheets:
+        drawn.write(sheets)
     if not seen:
         raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
     groups = alike(np.stack([one.bits for one in seen]))
     duplicates = [[seen[index].case for index in group] for group in groups]
+    planned, few = divided(data, seen, seed)
     blocks = [
         *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
         *two_labels(duplicates),
         *on_both_sides(duplicates, data.has_splits),
-        *too_few(data, seen, seed),
+        *few,
     ]
     if len(unreadable) > NAMED:
         blocks.insert(NAMED, f"{len(unreadable) - NAMED} more files cannot be read.")
     sizes = sorted((one.size_px for one in seen), key=lambda size: size[0] * size[1])
     copies = [[case.path for case in group] for group in duplicates]
+    kinds = guess(looked_at)
     return Preflight(
         len(data.cases), data.counts(), sizes[0], sizes[-1], unreadable, copies, blocks,
-        [*unreadable, *spare(duplicates)], list(left_out), advice(data, duplicates), data.several,
+        [*unreadable, *spare(duplicates)], list(left_out), [*advice(data, duplicates), *mixed(kinds)], kinds.counts,
+        kinds.model_id, dict(Counter(one.modality for one in seen if one.modality)), planned, data.several,
     )  # fmt: skip
 
 
-def look(case: Case, content: bytes) -> Seen:
-    picture = display(read_scan(content, case.path))
+def hashed(picture: np.ndarray) -> np.ndarray:
+    """The perceptual hash of a display picture, packed."""
     bits = imagehash.phash(Image.fromarray(picture), hash_size=HASH_SIDE).hash
-    packed = np.packbits(bits.ravel()).view(np.uint64)
-    return Seen(case, packed, picture.shape[1::-1])
+    return np.packbits(bits.ravel()).view(np.uint64)
 
 
 def alike(bits: np.ndarray) -> list[list[int]]:
@@ -179,13 +202,13 @@ def spare(duplicates: list[list[Case]]) -> list[str]:
     return found
 
 
-def too_few(data: LabelledSet, seen: list[Seen], seed: int) -> list[str]:
+def divided(data: LabelledSet, seen: list[Seen], seed: int) -> tuple[dict[str, dict[str, int]], list[str]]:
+    """Counts of the split that a run will use, or none and what is missing for one."""
     readable = replace(data, cases=tuple(one.case for one in seen))
     try:
-        with_splits(readable, seed)
+        return with_splits(readable, seed).counts(), []
     except DataError as error:
-        return [str(error)]
-    return []
+        return {}, [str(error)]
 
 
 def advice(data: LabelledSet, duplicates: list[list[Case]]) -> list[str]:
@@ -199,9 +222,31 @@ def advice(data: LabelledSet, duplicates: list[list[Case]]) -> list[str]:
         )
     if not any(case.patient_id != case.path for case in data.cases):
         found.append("No patient is named, so each picture counts as one. Add patient_id to manifest.csv.")
+    if data.has_splits and not any(case.split == "test" for case in data.cases):
+        found.append(
+            "No case is held out as test, so the new model will be measured on val, by which it is chosen, and look "
+            "better than it is. Give some cases the split test, or no split at all."
+        )
     if duplicates:
         found.append(f"{len(duplicates)} pictures are there more than once, or nearly: {listed(duplicates[0])}.")
     return found
+
+
+def mixed(kinds: Kinds) -> list[str]:
+    """A word where the pictures are of several kinds that are known here."""
+    known = {words: number for words, number in kinds.counts.items() if words}
+    if len(known) < 2 or sorted(known.values())[-2] < MIXED * sum(kinds.counts.values()):
+        return []
+    return [f"The pictures look like several kinds: {', '.join(known)}. A model learns one kind best."]
+
+
+def in_words_of_kind(found: Preflight) -> str:
+    """What the pictures look like, in words; "" where nothing was looked at."""
+    if not found.kinds:
+        return ""
+    total = sum(found.kinds.values())
+    known = [f"{words} ({number} of {total} looked at)" for words, number in found.kinds.items() if words]
+    return f"Look like: {', '.join(known)}" if known else "Look like none of the kinds that models here know"
 
 
 def listed(group: list[Case]) -> str:
@@ -215,29 +260,6 @@ def in_words(found: Preflight) -> str:
         for name, row in found.counts.items()
     ]
     small, large = ("×".join(map(str, size)) for size in (found.smallest_px, found.largest_px))
-    return "\n".join([*lines, f"pictures of {small} to {large} px", *found.advice, "Fit to train on."])
-
-
-def write_sheets(data: LabelledSet, folder: Path) -> None:
-    """CLASS.webp for each class: its first readable pictures, small, side by side."""
-    folder.mkdir(parents=True, exist_ok=True)
-    across, down = SHEET
-    for number, label in enumerate(data.classes):
-        few = replace(data, cases=tuple(case for case in data.cases if label in case.labels))
-        sheet, placed = Image.new("RGB", (across * THUMB_PX, down * THUMB_PX)), 0
-        for case, read in files_of(few):
-            try:
-                small = Image.fromarray(display(read_scan(read(), case.path))).convert("RGB")
-            except (ScanError, DataError):
-                continue
-            small.thumbnail((THUMB_PX, THUMB_PX))
-            sheet.paste(small, (placed % across * THUMB_PX, placed // across * THUMB_PX))
-            placed += 1
-            if placed == across * down:
-                break
-        sheet.save(folder / f"{number + 1}-{as_file_name(label)}.webp", quality=85)
-
-
-def as_file_name(label: str) -> str:
-    """What any file system takes of a label."""
-    return "".join(letter for letter in label if letter.isalnum() or letter in " -_()")[:40]
+    kind = in_words_of_kind(found)
+    shown = [*lines, f"pictures of {small} to {large} px", *([kind] if kind else []), *found.advice]
+    return "\n".join([*shown, "Fit to train on."])

@@ -10,15 +10,18 @@ import json
 import os
 import re
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from medfusion import library, places
-from medfusion.errors import ConfigError, MedFusionError
+from medfusion import access, library, places
+from medfusion.errors import ConfigError, MedFusionError, ModelDamaged, ModelNotFound
 from medfusion.explain import EXPLAINERS, refusal
+from medfusion.records import audit
+from medfusion.records.database import session
 from medfusion.types import ModelCard
 from training import compare, jobs
 from training.readme import readme
@@ -62,8 +65,11 @@ def result_of(run: jobs.Run) -> dict[str, Any]:
         raise ConfigError("This run has no result yet. Wait for its end, or start it again.") from error
 
 
-def objections(run: jobs.Run) -> list[str]:
-    """Why a model should not be promoted, a sentence each; empty where nothing speaks against it."""
+def objections(run: jobs.Run, model_id: str = "") -> list[str]:
+    """Why a model should not be promoted, a sentence each; empty where nothing speaks against it.
+
+    model_id: under which it would be promoted, if that is known.
+    """
     result, card = result_of(run), library.read_card(run.folder / "model")
     found = []
     auroc = result["child"]["auroc"]
@@ -76,11 +82,30 @@ def objections(run: jobs.Run) -> list[str]:
         found.append(f"It is worse than {result['parent_id']}, the model that it would replace or started from.")
     elif result.get("auroc_gain", {}).get("value", 0) < 0 and result.get("accuracy_gain", {}).get("value", 0) < 0:
         found.append(f"It does no better than {result['parent_id']}: both AUROC and accuracy are lower.")
+    if result.get("split") == "val":
+        found.append("It was measured on the cases that it was chosen by, since none were held out as test.")
+    found += not_compared(result, model_id)
     sane: Any = card.metrics.get("sanity", {})
     if "weights" not in sane:
         found.append("Whether its maps depend on what it learned was not tested: the settings switched that off.")
     found += [reason for method in MAIN_MAPS if method in EXPLAINERS and (reason := refusal(card, method))]
     return found
+
+
+def not_compared(result: dict[str, Any], model_id: str) -> list[str]:
+    """Whether a model would take the place of one that it was not compared with."""
+    try:
+        used = library.read_card(library.find(model_id))
+    except (ModelNotFound, ModelDamaged):  # nothing is replaced
+        return []
+    if result.get("parent_id") != model_id:
+        return [f"It was not compared with {model_id}, the model that it would replace."]
+    if result["parent_version"] != used.version:
+        return [
+            f"It was compared with {model_id} {result['parent_version']}, and {used.version} is in use by now: whether "
+            "it is better than that is not known. Start a run from that one to know."
+        ]
+    return []
 
 
 def promote(run_id: str, model_id: str, reason: str = "") -> ModelCard:
@@ -90,7 +115,7 @@ def promote(run_id: str, model_id: str, reason: str = "") -> ModelCard:
     ConfigError when the run has no result or the id cannot be used.
     """
     run = jobs.find(run_id)
-    against = objections(run)
+    against = objections(run, model_id)
     if against and len(reason.strip()) < SHORTEST_REASON:
         raise PromotionRefused(" ".join(against) + " Keep the model in use, or write down why this one is better.")
     link = link_of(model_id)
@@ -116,8 +141,11 @@ def promote(run_id: str, model_id: str, reason: str = "") -> ModelCard:
     card = library.save(fresh, card, model.network)
     (fresh / "README.md").write_text(readme(card), encoding="utf-8")
     fresh.rename(folder)
-    point(link, folder)
-    register(card, folder, run.id)
+    with all_or_nothing(link, model_id, str(promotion["replaces"])):
+        point(link, folder)
+        register(card, folder, run.id)
+        told = {name: promotion[name] for name in ("run", "verdict", "replaces", "reason") if promotion.get(name)}
+        note("model promoted", model_id, version=version, **told)
     return card
 
 
@@ -129,12 +157,16 @@ def roll_back(model_id: str) -> str:
     kept = list_versions(model_id)
     replaced = next((one.replaces for one in kept if one.in_use), "")
     earlier = next((one for one in kept if one.card.version == replaced), None)
+    given_up = next((one.card.version for one in kept if one.in_use), "")
+    with all_or_nothing(link, model_id, given_up):
+        if earlier is not None:
+            point(link, earlier.folder)
+        else:
+            link.unlink()
+        unregister(model_id, earlier.card.version if earlier else "")
+        note("model rolled back", model_id, version=given_up)
     if earlier is not None:
-        point(link, earlier.folder)
-        unregister(model_id, earlier.card.version)
         return f"{model_id} {earlier.card.version} is in use again."
-    link.unlink()
-    unregister(model_id, "")
     shipped = (library.SHIPPED / model_id).is_dir()
     return f"The shipped {model_id} is in use again." if shipped else f"{model_id} is not in use any more."
 
@@ -144,8 +176,11 @@ def use(model_id: str, version: str) -> None:
     chosen = next((one for one in list_versions(model_id) if one.card.version == version), None)
     if chosen is None:
         raise ConfigError(f"There is no version {version} of {model_id}. Choose another one.")
-    point(link_of(model_id), chosen.folder)
-    unregister(model_id, version)
+    used = next((one.card.version for one in list_versions(model_id) if one.in_use), "")
+    with all_or_nothing(link_of(model_id), model_id, used):
+        point(link_of(model_id), chosen.folder)
+        unregister(model_id, version)
+        note("model version chosen", model_id, version=version)
 
 
 def list_versions(model_id: str) -> list[Version]:
@@ -187,13 +222,52 @@ def point(link: Path, folder: Path) -> None:
     fresh.replace(link)
 
 
-def register(card: ModelCard, folder: Path, run_id: str) -> None:
-    from training import record  # MLflow takes seconds to import, and few visits promote
+@contextmanager
+def all_or_nothing(link: Path, model_id: str, version: str) -> Iterator[None]:
+    """Where link, registry and audit log cannot all be brought to the new state, all stay in the old one.
 
-    record.register(card.id, card.version, folder, run_id)
+    version: that was in use before.
+    """
+    before = link.readlink() if link.is_symlink() else None
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            point(link, before)
+        else:
+            link.unlink(missing_ok=True)
+        with suppress(MedFusionError):
+            unregister(model_id, version)
+        raise
+
+
+def note(action: str, model_id: str, **told: object) -> None:
+    """In the audit log."""
+    with session(writes=True) as opened:
+        audit.add(opened, access.current().name, action, f"model {model_id}", **told)
+
+
+def register(card: ModelCard, folder: Path, run_id: str) -> None:
+    with reached():
+        from training import record  # MLflow takes seconds to import, and few visits promote
+
+        record.register(card.id, card.version, folder, run_id)
 
 
 def unregister(model_id: str, version: str) -> None:
-    from training import record
+    with reached():
+        from training import record
 
-    record.mark_in_use(model_id, version)
+        record.mark_in_use(model_id, version)
+
+
+@contextmanager
+def reached() -> Iterator[None]:
+    """What MLflow and its database raise, which is of many kinds, in one sentence."""
+    try:
+        yield
+    except Exception as error:
+        raise ConfigError(
+            f"The registry of models cannot be written ({type(error).__name__}), so nothing was changed. Check the "
+            "disk, or the server that MLFLOW_TRACKING_URI names, and try again."
+        ) from error

@@ -1,7 +1,8 @@
 """Public sets of MedMNIST (Yang et al. 2023) as labelled zips: `python -m training medmnist`.
 
 Downloaded from where the medmnist package says and checked against its MD5. A copy in MEDMNIST_ROOT, by default the
-folder medmnist of this installation, is used without any network. Patients are not named in these sets.
+folder medmnist of this installation, or where the package itself keeps its own, is used without any network. Any other
+file of that form, as .npz, is a set as well. Patients are not named in these sets.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import hashlib
 import io
 import os
 import shutil
+import struct
 import tempfile
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -26,11 +29,14 @@ import numpy as np
 from medfusion import places
 from medfusion.errors import DataError
 from medfusion.labelled import MANIFEST, SEVERAL, SPLITS
-from medfusion.sources import MAX_FILES
+from medfusion.sources import MAX_FILE_BYTES, MAX_FILES
 from training import sets
 
 PX = (28, 64, 128, 224)
 CHUNK = 2**20
+MOST_CLASSES = 1000
+# what reading arrays from a zip raises that holds none, or not these
+NO_ARRAYS = (zipfile.BadZipFile, zlib.error, struct.error, KeyError, ValueError, IndexError, EOFError, RuntimeError)
 TIMEOUT_S = 60
 Progress = Callable[[float], object]  # called with the part done, 0..1; may raise Cancelled
 
@@ -97,10 +103,14 @@ def fetch(name: str, size_px: int, progress: Progress | None = None) -> Path:
     info, flag = catalogue()[name], "" if size_px == PX[0] else f"_{size_px}"
     folder = Path(os.environ.get("MEDMNIST_ROOT") or places.home() / "medmnist")
     path, wanted = folder / f"{name}{flag}.npz", info[f"MD5{flag}"]
-    if path.is_file():
-        if md5(path) != wanted:
-            raise DataError(f"{path.name} in {folder.name} is damaged or another version. Remove it and try again.")
-        return path
+    for copy in (path, Path.home() / ".medmnist" / path.name):
+        if copy.is_file():
+            if md5(copy) != wanted:
+                raise DataError(
+                    f"{copy.name} in {copy.parent.name} is damaged or another version. Remove it and try again, or "
+                    "upload it as a set of your own."
+                )
+            return copy
     folder.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
     try:
@@ -148,6 +158,31 @@ def keep_public(name: str, size_px: int, progress: Progress | None = None) -> se
             return sets.keep(f"{name} {size_px} px (MedMNIST)", file, made.stat().st_size, origin_of(chosen))
 
 
+def keep_file(name: str, upload: BinaryIO, size: int) -> sets.StoredSet:
+    """Store an uploaded file of the form of MedMNIST as a labelled set. Raises DataError when it is none."""
+    sets.room_for(name, size)
+    places.home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=places.home()) as folder:
+        given, made = Path(folder) / PurePath(name).name, Path(folder) / "set.zip"
+        with given.open("wb") as into:
+            shutil.copyfileobj(upload, into)
+        write_zip(given, own_set(given), made)
+        with made.open("rb") as file:
+            return sets.keep(name, file, made.stat().st_size)
+
+
+def own_set(path: Path) -> PublicSet:
+    """What a file of that form says of itself: labels are numbers, so classes are numbered."""
+    with opened(path) as archive:
+        labels = [labels_of(archive, split) for split in SPLITS]
+        columns = labels[0].shape[1]
+        count = columns if columns > 1 else 1 + max(int(part.max(initial=0)) for part in labels)
+    if count > MOST_CLASSES:
+        raise DataError(f"{path.name} has {count} classes; at most {MOST_CLASSES} are read. Check its labels.")
+    classes = tuple(f"class {number}" for number in range(count))
+    return PublicSet(path.stem, "", "", sum(map(len, labels)), classes, columns > 1)
+
+
 def origin_of(chosen: PublicSet) -> dict[str, str]:
     """For the card of a model that is trained on it."""
     said = {"source": f"{chosen.name} of MedMNIST. {chosen.says}", "licence": chosen.licence}
@@ -159,9 +194,9 @@ def write_zip(source: Path, chosen: PublicSet, out: Path, progress: Progress | N
     columns = [SEVERAL + name for name in chosen.classes] if chosen.several else ["label"]
     rows, done = [",".join(["path", "split", *map(quoted, columns)])], 0
     try:
-        with zipfile.ZipFile(source) as archive, zipfile.ZipFile(out, "w") as into:  # PNGs shrink no further
+        with opened(source) as archive, zipfile.ZipFile(out, "w") as into:  # PNGs shrink no further
             for split in SPLITS:
-                labels = np.load(io.BytesIO(archive.read(f"{split}_labels.npy")), allow_pickle=False)
+                labels = labels_of(archive, split)
                 for number, (picture, label) in enumerate(zip(pictures(archive, split), labels, strict=True)):
                     path = f"{split}/{number}.png"
                     into.writestr(path, png(picture))
@@ -171,12 +206,39 @@ def write_zip(source: Path, chosen: PublicSet, out: Path, progress: Progress | N
                     if progress and done % 100 == 0:
                         progress(min(1.0, done / chosen.pictures))
             into.writestr(MANIFEST, "\n".join(rows))
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             out.unlink(missing_ok=True)
-        if isinstance(error, (zipfile.BadZipFile, KeyError, ValueError, IndexError)):
-            raise DataError(f"{source.name} is no file of MedMNIST ({error}). Remove it and try again.") from error
         raise
+
+
+@contextmanager
+def opened(source: Path) -> Iterator[zipfile.ZipFile]:
+    """An .npz, which is a zip of arrays. What is wrong with it becomes a DataError that names it."""
+    try:
+        with zipfile.ZipFile(source) as archive:
+            yield archive
+    except NO_ARRAYS as error:
+        raise DataError(
+            f"{source.name} is no file of MedMNIST ({error}). It needs train_images, train_labels and the same of val "
+            "and test."
+        ) from error
+
+
+def labels_of(archive: zipfile.ZipFile, split: str) -> np.ndarray:
+    """(n, 1) class numbers, or (n, K) of 0 and 1."""
+    name = f"{split}_labels.npy"
+    if archive.getinfo(name).file_size > MAX_FILE_BYTES:
+        raise ValueError(f"its {name} is too large")
+    labels = np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+    if (
+        labels.dtype.kind not in "iu"
+        or labels.ndim not in (1, 2)
+        or len(labels) > MAX_FILES
+        or labels.min(initial=0) < 0
+    ):
+        raise ValueError(f"its {name} is {labels.dtype} of shape {labels.shape}")
+    return labels.reshape(len(labels), -1)
 
 
 def pictures(archive: zipfile.ZipFile, split: str) -> Iterator[np.ndarray]:
@@ -185,9 +247,10 @@ def pictures(archive: zipfile.ZipFile, split: str) -> Iterator[np.ndarray]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, by_columns, kind = read(file)
-        if kind != np.uint8 or by_columns or len(shape) not in (3, 4):
-            raise ValueError(f"its pictures are {kind} of shape {shape}")
         size = int(np.prod(shape[1:]))
+        flat = len(shape) == 3 or (len(shape) == 4 and shape[3] == 3)
+        if kind != np.uint8 or by_columns or not flat or shape[0] > MAX_FILES or not 0 < size <= MAX_FILE_BYTES:
+            raise ValueError(f"its pictures are {kind} of shape {shape}")
         for _ in range(shape[0]):
             yield np.frombuffer(file.read(size), np.uint8).reshape(shape[1:])
 

@@ -107,6 +107,7 @@ def make(
     spec = InputSpec(config.side_px, config.side_px)
     pictures = decode(data, spec, folder / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, classes, spec) for split in ("train", "val"))
+    config = config.settled(len(train))
     card = ModelCard(
         id=plan.model_id,
         title=about.title,
@@ -188,7 +189,7 @@ def pin(card: ModelCard, val: Pictures) -> Pin:
 
     def draw(network: nn.Module, path: Path) -> None:
         assert isinstance(network, MedFusionNet)
-        compare.draw(Model(card, network, torch.device("cpu")), picture, target, path)
+        compare.draw(Model(card, network, torch.device("cpu")), picture, card.classes[target], path)
 
     return draw
 

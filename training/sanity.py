@@ -74,8 +74,7 @@ def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
     part = replace(train, rows=train.rows[chosen], labels=labels, groups=train.groups[chosen])
     watched = replace(part, rows=part.rows[:WATCHED], labels=labels[:WATCHED], groups=part.groups[:WATCHED])
     epochs = config.sanity_epochs
-    # no workers: a process forked now inherits the locks of threads that answered and changed pictures, and hangs
-    config = replace(config, start="imagenet", epochs=epochs, patience=epochs, workers=0, minutes=0.0)
+    config = replace(config, start="imagenet", epochs=epochs, patience=epochs, minutes=0.0)
     try:
         network, trained = loop.started(config, model.card.classes, model.card.task)
     except ConfigError:  # ImageNet weights are not installed

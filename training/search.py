@@ -24,8 +24,6 @@ from training.datasets import Pictures
 from training.watch import Watch
 
 DATABASE = "search.db"
-SHORTER = 3  # trials train for a third of the epochs,
-FEWEST_EPOCHS = 2  # but for so many at least
 SPREAD = 4.0  # learning rates from a quarter to four times the given one
 FROZEN = 4  # stages at most
 ENDED = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
@@ -57,7 +55,7 @@ def search(
     def objective(trial: optuna.Trial) -> float:
         if watch:
             watch.journal.tell("phase", text=f"Trial {len(ended(study)) + 1} of {config.trials}")
-        tried = replace(config, **suggested(trial, config), epochs=shorter(config), patience=shorter(config))
+        tried = replace(config, **suggested(trial, config), epochs=config.trial_epochs, patience=config.trial_epochs)
         network, trained = loop.started(tried, classes, task)
         part = folder / "trials" / str(trial.number)
         part.mkdir(parents=True, exist_ok=True)
@@ -103,10 +101,6 @@ def ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 def is_given(trial: optuna.trial.FrozenTrial, config: TrainConfig) -> bool:
     """Whether a trial is of the settings as they were given, run or still to be run."""
     return given(config) in (trial.params, trial.system_attrs.get("fixed_params"))
-
-
-def shorter(config: TrainConfig) -> int:
-    return max(FEWEST_EPOCHS, config.epochs // SHORTER)
 
 
 def given(config: TrainConfig) -> dict[str, Any]:

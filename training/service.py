@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, BinaryIO
 
 from medfusion import library
 from medfusion.access import TRAINER, needs
@@ -20,7 +20,7 @@ from training.finish import About
 from training.jobs import Run, list_runs
 from training.jobs import find as find_run
 from training.plan import Plan, read_plan
-from training.preflight import Preflight
+from training.preflight import Preflight, in_words_of_kind
 from training.promote import SHORTEST_REASON, PromotionRefused, Version, list_versions, objections, result_of
 from training.public_sets import PX, PublicSet, list_public
 from training.sets import StoredSet, check, forget_check, list_sets, sheets
@@ -45,6 +45,7 @@ __all__ = [
     "TrainConfig",
     "Version",
     "cancel",
+    "card_of",
     "check",
     "crossed_of",
     "delete",
@@ -53,7 +54,9 @@ __all__ = [
     "estimate",
     "find_run",
     "find_set",
+    "finish",
     "forget_check",
+    "in_words_of_kind",
     "keep",
     "keep_public",
     "last",
@@ -77,16 +80,27 @@ __all__ = [
 
 
 start, stop, cancel = needs(TRAINER)(jobs.start), needs(TRAINER)(jobs.stop), needs(TRAINER)(jobs.cancel)
-resume, delete = needs(TRAINER)(jobs.resume), needs(TRAINER)(jobs.delete)
-keep, leave_out, delete_set = needs(TRAINER)(sets.keep), needs(TRAINER)(sets.leave_out), needs(TRAINER)(sets.delete)
+resume, delete, finish = needs(TRAINER)(jobs.resume), needs(TRAINER)(jobs.delete), needs(TRAINER)(jobs.finish)
+leave_out, delete_set = needs(TRAINER)(sets.leave_out), needs(TRAINER)(sets.delete)
 keep_public = needs(TRAINER)(public_sets.keep_public)
 promote, roll_back = needs(TRAINER)(promotion.promote), needs(TRAINER)(promotion.roll_back)
+
+
+@needs(TRAINER)
+def keep(name: str, upload: BinaryIO, size: int) -> StoredSet:
+    """Store an uploaded zip, or a file of the form of MedMNIST. Raises DataError when it is no labelled set."""
+    return (public_sets.keep_file if name.lower().endswith(".npz") else sets.keep)(name, upload, size)
 
 
 def crossed_of(run: Run) -> dict[str, Any] | None:
     """What cross-validation found, as in folds.measured; None where there was none."""
     path = run.folder / "cross_validation.json"  # training.folds is not imported for it: PyTorch takes seconds
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def card_of(run: Run) -> ModelCard:
+    """The card of a run's model, promoted or not. Raises ModelError when it is gone or damaged."""
+    return library.read_card(run.folder / "model")
 
 
 def list_starts(classes: tuple[str, ...]) -> list[ModelCard]:

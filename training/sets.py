@@ -20,7 +20,7 @@ from medfusion import places
 from medfusion.errors import DataError
 from medfusion.labelled import LabelledSet, read_labelled
 from training import jobs
-from training.preflight import Preflight, preflight, write_sheets
+from training.preflight import Preflight, preflight
 
 NAME, ORIGIN, ZIP = "name.txt", "origin.json", "data.zip"
 FOUND, LEFT_OUT, SHEETS = "preflight.json", "left_out.json", "sheets"
@@ -39,9 +39,7 @@ class StoredSet:
 
 def keep(name: str, upload: BinaryIO, size: int, origin: Mapping[str, str] | None = None) -> StoredSet:
     """Store an uploaded zip. Raises DataError when it is no labelled set, or the disk is too full; then it is gone."""
-    free = shutil.disk_usage(existing(places.home())).free
-    if size + SPARE_BYTES > free:
-        raise DataError(f"{name} takes {size >> 20} MB and the disk has {free >> 20} MB left. Free some space.")
+    room_for(name, size)
     folder = places.labelled_sets() / f"{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     folder.mkdir(parents=True)
     try:
@@ -54,6 +52,13 @@ def keep(name: str, upload: BinaryIO, size: int, origin: Mapping[str, str] | Non
         shutil.rmtree(folder)
         raise
     return read(folder)
+
+
+def room_for(name: str, size: int) -> None:
+    """Raises DataError where the disk cannot take a file of so many bytes."""
+    free = shutil.disk_usage(existing(places.home())).free
+    if size + SPARE_BYTES > free:
+        raise DataError(f"{name} takes {size >> 20} MB and the disk has {free >> 20} MB left. Free some space.")
 
 
 def existing(path: Path) -> Path:
@@ -129,9 +134,8 @@ def check(set_id: str, progress: Callable[[float], None] | None = None) -> Prefl
     stored = find(set_id)
     data = listed(stored.source, stored.name)
     folder, out = folder_of(set_id), left_out(set_id)
-    found = preflight(data, progress=progress, left_out=out)
     shutil.rmtree(folder / SHEETS, ignore_errors=True)
-    write_sheets(data.without(out), folder / SHEETS)
+    found = preflight(data, progress=progress, left_out=out, sheets=folder / SHEETS)
     (folder / FOUND).write_text(json.dumps(asdict(found), ensure_ascii=False), encoding="utf-8")
     return found
 

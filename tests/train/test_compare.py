@@ -63,7 +63,10 @@ def test_the_commonest_class_is_what_answering_nothing_else_would_reach(corners)
     part = replace(part, cases=tuple(case for case in part.cases if not case.path.startswith("lower left/")))
     part = replace(part, cases=tuple(case for case in part.cases if case.path != "lower right/3.png"))
     found = compare.commonest(measure(one_class_a_quadrant(), part))
-    assert found == {"label": "upper right", "accuracy": pytest.approx(3 / 7)}  # of 2, 3, 0 and 2 cases
+    assert found["label"] == "upper right"
+    assert found["accuracy"] == pytest.approx(3 / 7)  # of 2, 3, 0 and 2 cases
+    assert found["gain"]["value"] == pytest.approx(4 / 7)  # the model is right everywhere
+    assert found["p"] == pytest.approx(2 / 2**4)  # four cases to none: both tails of a fair coin
 
 
 def test_a_better_model_is_called_so_with_its_gain_its_errors_and_a_report(corners, tmp_path):
@@ -96,6 +99,27 @@ def test_a_worse_model_is_called_so_and_its_errors_are_shown_with_both_maps(corn
         for name in ("scan", "child", "parent"):
             with Image.open(tmp_path / "run" / "maps" / f"{number}-{name}.webp") as picture:
                 assert picture.size == (64, 64)
+
+
+def test_how_maps_changed_is_told_on_any_cases_right_or_wrong(corners, tmp_path):
+    same = written(tmp_path / "same", one_class_a_quadrant(), named(one_class_a_quadrant(), "old"), corners)
+    assert same["changed"]["n"] == 12
+    assert same["changed"]["likeness"] == pytest.approx(1)
+    other = written(tmp_path / "other", one_class_a_quadrant(), named(mixing_up_two(), "old"), corners)
+    assert other["changed"]["likeness"] < 1
+    assert {one["label"] for one in other["changed"]["cases"]} <= {
+        "lower left",
+        "lower right",
+    }  # the mixed up
+    for number in range(3):
+        for who in ("scan", "child", "parent"):
+            assert (tmp_path / "other" / "maps" / f"changed-{number}-{who}.webp").is_file()
+
+
+def test_cases_by_which_a_model_was_chosen_are_not_called_held_out(corners, tmp_path):
+    model = one_class_a_quadrant()
+    compare.write(tmp_path / "run", model, None, measure(model, corners), None, "val")
+    assert json.loads((tmp_path / "run" / compare.RESULT).read_text())["split"] == "val"
 
 
 def test_a_model_that_answers_as_before_is_alike_whatever_the_intervals(corners, tmp_path):

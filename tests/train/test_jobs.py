@@ -118,6 +118,22 @@ def test_a_stopped_run_keeps_its_best_weights_and_measures_them(labelled_zip):
     assert json.loads((run.folder / "result.json").read_text())["n"] > 0
 
 
+def test_a_run_that_broke_off_can_be_finished_with_the_best_that_it_has(labelled_zip):
+    run = jobs.start(LONG, labelled_zip)
+    with pytest.raises(ConfigError, match="nothing yet"):
+        jobs.finish(run.id)
+    wait_until(began_to_learn, run.id)
+    wait_until(lambda run: (run.folder / "checkpoints" / "last.ckpt").exists(), run.id)
+    jobs.kill(run.folder)
+    learned = len(events.epochs(events.read_events(run.folder)))
+    assert jobs.find(run.id).can_finish
+    jobs.finish(run.id)
+    done = ended(run.id)
+    assert (done.status, done.message) == (jobs.DONE, "Stopped early.")
+    assert len(events.epochs(events.read_events(run.folder))) == learned
+    assert (run.folder / "result.json").is_file()
+
+
 def test_a_cancelled_run_ends_at_once_and_what_it_learned_is_gone(labelled_zip):
     run = jobs.start(LONG, labelled_zip)
     process = jobs.process_of(run.folder)

@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medfusion import library
 from medfusion.errors import DataError
+from medfusion.imaging import read_scan
 from medfusion.labelled import read_labelled
+from medfusion.types import Route
+from training import kinds
+from training import preflight as preflights
 from training.__main__ import main as training_command
 from training.preflight import preflight
 
@@ -114,6 +119,66 @@ def test_a_sheet_of_each_class_is_drawn(sound, tmp_path, capsys):
     with Image.open(tmp_path / "sheets" / "1-ill.webp") as sheet:
         assert sheet.size == (6 * 128, 4 * 128)
         assert np.asarray(sheet)[:80, :96].any()
+
+
+def test_each_file_is_decoded_once_for_the_check_and_its_sheets(sound, tmp_path, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(preflights, "read_scan", lambda content, name: decoded.append(name) or read_scan(content, name))
+    preflight(read_labelled(sound), sheets=tmp_path / "sheets")
+    assert len(decoded) == len(set(decoded)) == 60
+    assert len(list((tmp_path / "sheets").iterdir())) == 2
+
+
+def test_the_split_that_a_run_will_make_is_told(sound):
+    unsplit(sound)
+    found = preflight(read_labelled(sound))
+    assert found.counts == {"": {"ill": 50, "well": 50}}
+    assert set(found.planned) == {"train", "val", "test"}
+    for side, part in (("train", 5 / 7), ("val", 1 / 7), ("test", 1 / 7)):
+        assert found.planned[side]["ill"] == pytest.approx(50 * part, abs=2)
+
+
+def test_a_split_without_test_is_worth_a_word(sound):
+    manifest = sound / "manifest.csv"
+    manifest.write_text(manifest.read_text().replace(",test", ",val"))
+    assert any("No case is held out as test" in words for words in preflight(read_labelled(sound)).advice)
+
+
+def test_too_few_cases_of_a_class_in_test_block(sound):
+    manifest = sound / "manifest.csv"
+    lines = [line for line in manifest.read_text().splitlines() if not (",ill," in line and line.endswith("test"))]
+    manifest.write_text("\n".join(lines))
+    assert preflight(read_labelled(sound)).blocks == ["Class 'ill' has 0 cases in test, fewer than 5. Add cases."]
+
+
+class Told:
+    """A router that answers from a list."""
+
+    def __init__(self, *distances: dict[str, float]) -> None:
+        self.left = list(distances)
+
+    def route(self, picture: np.ndarray) -> Route:
+        return Route(None, "", self.left.pop(0))
+
+
+def test_what_kind_of_pictures_a_set_holds_is_guessed_by_the_router(monkeypatch):
+    chest, eye = {"chest-xray": 0.4, "retina": 3.0}, {"chest-xray": 2.0, "retina": 0.9}
+    other = {"chest-xray": 1.1, "retina": 5.0}
+    words = {card.id: card.modality for card in library.list_cards()}
+    monkeypatch.setattr(kinds.router, "load", lambda: Told(chest, chest, chest, eye, other))
+    found = kinds.guess([scene(0)] * 5)
+    assert found.counts == {words["chest-xray"]: 3, words["retina"]: 1, "": 1}
+    assert found.model_id == "chest-xray"
+    assert preflights.mixed(found) != []
+    monkeypatch.setattr(kinds.router, "load", lambda: Told(chest, other))
+    assert kinds.guess([scene(0)] * 2).model_id == ""  # half is not most
+    monkeypatch.setattr(kinds.router, "load", lambda: None)
+    assert kinds.guess([scene(0)]) == kinds.Kinds()
+
+
+def test_pictures_of_an_unknown_kind_are_said_to_be(sound, capsys):
+    assert check(sound) == 0
+    assert "Look like none of the kinds that models here know" in capsys.readouterr().out
 
 
 def copied(folder, source: int, name: str, side_px: tuple[int, int] = (60, 50)) -> None:

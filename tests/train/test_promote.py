@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from medfusion import library, places
-from medfusion.errors import ConfigError
+from medfusion.errors import ConfigError, MedFusionError, RecordsError
 from medfusion.network import build
+from medfusion.records import audit
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
 from training import jobs, promote, record
 from training.config import TrainConfig
@@ -22,8 +23,8 @@ REASON = "Our own scanner; see protocol 12."
 BETTER = {
     "child": {"auroc": {"value": 0.9, "low": 0.8, "high": 0.95}},
     "verdict": "better",
-    "parent_id": "chest-xray",
-    "parent_version": "2025.01.01",
+    "parent_id": "sides",
+    "parent_version": "2020.01.01",
     "auroc_gain": {"value": 0.05, "low": 0.01, "high": 0.1},
     "accuracy_gain": {"value": 0.05, "low": -0.01, "high": 0.1},
 }
@@ -98,7 +99,7 @@ def test_a_model_that_nothing_speaks_against_is_promoted_with_how_it_came_about_
     told = promoted.training["promotion"]
     assert told["run"] == run_id
     assert told["verdict"] == "better"
-    assert told["compared_with"] == "chest-xray 2025.01.01"
+    assert told["compared_with"] == "sides 2020.01.01"
     assert "objections" not in told
     assert "reason" not in told
     assert promoted.training["seed"] == 7  # what was on the card stays
@@ -129,7 +130,7 @@ SAME_LIME = {"scans": 8, "weights": SANE["weights"] | {"lime": {"stem": 0.71}}}
 @pytest.mark.parametrize(
     ("result", "sane", "said"),
     [
-        (WORSE, SANE, "It is worse than chest-xray"),
+        (WORSE, SANE, "It is worse than sides"),
         (LOWER, SANE, "both AUROC and accuracy are lower"),
         (GUESS, SANE, "cannot be told from guessing: its AUROC on held-out cases is 0.610, and may be as low as 0.500"),
         (UNKNOWN, SANE, "cannot be told from guessing"),
@@ -183,26 +184,68 @@ def test_a_run_without_a_result_cannot_be_promoted():
     assert in_use() == "2020.01.01"
 
 
+def test_what_would_be_replaced_without_comparison_speaks_against():
+    run_id = finished()
+    run = jobs.find(run_id)
+    assert promote.objections(run, "sides") == []
+    assert promote.objections(run, "new-name") == []
+    first = promote.promote(run_id, "sides").version
+    (later,) = promote.objections(run, "sides")
+    assert later.startswith(f"It was compared with sides 2020.01.01, and {first} is in use by now")
+    (alone,) = promote.objections(jobs.find(finished(ALONE, 1)), "sides")
+    assert alone == "It was not compared with sides, the model that it would replace."
+
+
+def test_a_model_that_was_measured_on_the_cases_it_was_chosen_by_is_not_promoted_unnoticed():
+    (said,) = promote.objections(jobs.find(finished(BETTER | {"split": "val"})), "sides")
+    assert "measured on the cases that it was chosen by" in said
+
+
+@pytest.mark.parametrize("place", [(record, "register"), (promote, "note")])
+def test_where_the_registry_or_the_audit_log_cannot_be_written_nothing_is_changed(place, monkeypatch):
+    run_id = finished()
+
+    def broken(*_, **__):
+        raise RecordsError("disk I/O error")
+
+    with monkeypatch.context() as patch, pytest.raises(MedFusionError):
+        patch.setattr(*place, broken)
+        promote.promote(run_id, "sides")
+    assert in_use() == "2020.01.01"
+    first = promote.promote(run_id, "sides").version
+    with monkeypatch.context() as patch, pytest.raises(MedFusionError):
+        patch.setattr(promote, "note", broken)
+        promote.roll_back("sides")
+    assert in_use() == first
+
+
+def test_promotion_and_the_way_back_stand_in_the_audit_log():
+    version = promote.promote(finished(), "sides").version
+    promote.roll_back("sides")
+    told = [(one.action, one.subject, one.details.get("version")) for one in audit.entries(2)]
+    assert told == [("model rolled back", "model sides", version), ("model promoted", "model sides", version)]
+
+
 def test_no_version_is_ever_written_twice():
     run_id = finished()
-    versions = [promote.promote(run_id, "sides").version for _ in range(3)]
+    versions = [promote.promote(run_id, "sides", REASON).version for _ in range(3)]
     day = versions[0]
     assert versions == [day, f"{day}.2", f"{day}.3"]
     assert [one.card.version for one in promote.list_versions("sides")] == versions[::-1]
     assert [one.in_use for one in promote.list_versions("sides")] == [True, False, False]
-    other = promote.promote(run_id, "ours")
+    other = promote.promote(run_id, "ours", REASON)
     assert other.version == day  # of another model
 
 
 def test_the_version_of_the_shipped_model_is_not_given_again(tmp_path):
     today = promote.next_version("sides")
     library.save(tmp_path / "shipped" / "sides", card(id="sides", version=today), NETWORKS[0])
-    assert promote.promote(finished(), "sides").version == f"{today}.2"
+    assert promote.promote(finished(), "sides", REASON).version == f"{today}.2"
 
 
 def test_the_way_back_leads_over_the_one_before_to_the_shipped_model_and_ends_there():
     run_id = finished()
-    first, second = (promote.promote(run_id, "sides").version for _ in range(2))
+    first, second = (promote.promote(run_id, "sides", REASON).version for _ in range(2))
     assert in_use() == second
     assert promote.roll_back("sides") == f"sides {first} is in use again."
     assert in_use() == first
@@ -222,19 +265,19 @@ def test_the_way_back_of_a_model_that_was_not_shipped_leads_to_none():
 
 def test_the_way_back_leads_to_what_was_in_use_and_not_to_what_was_given_up():
     run_id = finished()
-    good, bad = (promote.promote(run_id, "sides").version for _ in range(2))
+    good, bad = (promote.promote(run_id, "sides", REASON).version for _ in range(2))
     promote.roll_back("sides")  # from the bad one
-    third = promote.promote(run_id, "sides").version
+    third = promote.promote(run_id, "sides", REASON).version
     assert in_use() == third != bad
     assert promote.roll_back("sides") == f"sides {good} is in use again."
     promote.roll_back("sides")
-    fourth = promote.promote(run_id, "sides").version
+    fourth = promote.promote(run_id, "sides", REASON).version
     assert in_use() == fourth
     assert promote.roll_back("sides") == "The shipped sides is in use again."  # it was in use before the fourth
 
 
 def test_a_version_can_be_chosen_by_its_name():
-    first, second = (promote.promote(run_id, "sides").version for run_id in [finished()] * 2)
+    first, second = (promote.promote(run_id, "sides", REASON).version for run_id in [finished()] * 2)
     promote.use("sides", first)
     assert in_use() == first
     promote.use("sides", second)
@@ -246,7 +289,7 @@ def test_a_version_can_be_chosen_by_its_name():
 
 def test_the_sites_model_hides_the_shipped_one_of_the_same_id_and_no_other():
     shipped = library.load("sides", "cpu")
-    promoted = promote.promote(finished(), "sides")
+    promoted = promote.promote(finished(), "sides", REASON)
     assert [(one.id, one.version) for one in library.list_cards()] == [("sides", promoted.version)]
     assert library.load("sides", "cpu").card.weights_sha256 != shipped.card.weights_sha256
     promote.promote(jobs.list_runs()[0].id, "ours")
@@ -288,7 +331,7 @@ def test_a_model_that_was_put_there_by_hand_is_not_overwritten():
     by_hand = places.site_models() / "sides"
     shutil.copytree(library.SHIPPED / "sides", by_hand)
     with pytest.raises(ConfigError, match="put into models by hand"):
-        promote.promote(finished(), "sides")
+        promote.promote(finished(), "sides", REASON)
     assert in_use() == "2020.01.01"
     assert not by_hand.is_symlink()
     for act in (promote.roll_back, promote.list_versions):
@@ -300,19 +343,19 @@ def test_a_model_that_was_put_there_by_hand_is_not_overwritten():
 @pytest.mark.parametrize("place", [(promote, "point"), (Path, "replace"), (promote.library, "save")])
 def test_a_crash_before_the_link_moves_leaves_the_model_in_use(place, monkeypatch):
     run_id = finished()
-    first = promote.promote(run_id, "sides").version
+    first = promote.promote(run_id, "sides", REASON).version
 
     def crash(*_):
         raise OSError("power cut")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power cut"):
         patch.setattr(*place, crash)
-        promote.promote(run_id, "sides")
+        promote.promote(run_id, "sides", REASON)
     assert in_use() == first
     assert library.load("sides", "cpu").card.version == first
     assert library.problems() == []
     assert [one.card.version for one in promote.list_versions("sides") if one.in_use] == [first]
-    again = promote.promote(run_id, "sides").version
+    again = promote.promote(run_id, "sides", REASON).version
     assert in_use() == again
     promote.roll_back("sides")
     assert in_use() == first  # not what was never in use
@@ -320,7 +363,7 @@ def test_a_crash_before_the_link_moves_leaves_the_model_in_use(place, monkeypatc
 
 def test_a_version_that_was_deleted_by_hand_does_not_block_the_way_back():
     run_id = finished()
-    first, second = (promote.promote(run_id, "sides").version for _ in range(2))
+    first, second = (promote.promote(run_id, "sides", REASON).version for _ in range(2))
     shutil.rmtree(places.versions() / "sides" / second)
     assert in_use() == "2020.01.01"  # the link leads nowhere
     promote.roll_back("sides")
@@ -331,7 +374,7 @@ def test_a_version_that_was_deleted_by_hand_does_not_block_the_way_back():
 def test_the_registry_knows_versions_and_which_is_in_use(home, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     run_id = finished()
-    first, second = (promote.promote(run_id, "sides").version for _ in range(2))
+    first, second = (promote.promote(run_id, "sides", REASON).version for _ in range(2))
     assert (home / "mlflow.db").exists()
     client = record.MlflowClient(record.address())
 
@@ -346,7 +389,7 @@ def test_the_registry_knows_versions_and_which_is_in_use(home, monkeypatch):
     assert alias() == first
     promote.roll_back("sides")
     assert client.get_registered_model("sides").aliases == {}
-    third = promote.promote(run_id, "sides").version
+    third = promote.promote(run_id, "sides", REASON).version
     assert alias() == third
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'other.db'}")  # that knows nothing of it

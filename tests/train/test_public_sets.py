@@ -10,7 +10,7 @@ import pytest
 from medfusion.errors import DataError
 from medfusion.labelled import read_labelled, read_pictures
 from medfusion.types import InputSpec
-from training import public_sets, sets
+from training import public_sets, service, sets
 from training.__main__ import main
 
 COUNTS = {"train": 12, "val": 6, "test": 6}
@@ -105,3 +105,53 @@ def test_the_command_writes_a_zip_and_names_what_there_is(copy, tmp_path, capsys
     assert len(read_labelled(tmp_path / "out.zip").cases) == 24
     assert main(["medmnist", "organmnist3d", "--out", str(tmp_path / "no.zip")]) == 2
     assert "pneumoniamnist" in capsys.readouterr().err
+
+
+def test_a_copy_where_the_package_itself_keeps_its_own_is_used(copy, tmp_path, monkeypatch):
+    copy("breastmnist")
+    own = tmp_path / "person" / ".medmnist" / "breastmnist.npz"
+    own.parent.mkdir(parents=True)
+    (tmp_path / "breastmnist.npz").rename(own)
+    monkeypatch.setenv("HOME", str(tmp_path / "person"))
+    assert public_sets.fetch("breastmnist", 28) == own
+
+
+def npz(**made: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    np.savez_compressed(out, **made)
+    return out.getvalue()
+
+
+def test_any_file_of_that_form_is_a_set_with_numbered_classes(copy):
+    made = arrays(colour=True, columns=1)
+    content = npz(**made)
+    stored = service.keep("Meine Ärzte.NPZ", io.BytesIO(content), len(content))
+    assert stored.name == "Meine Ärzte.NPZ"
+    data = read_labelled(stored.source)
+    assert data.classes == ("class 0", "class 1")
+    assert [int(case.label[-1]) for case in data.subset("val").cases] == made["val_labels"][:, 0].tolist()
+    several = npz(**arrays(colour=False, columns=3))
+    assert read_labelled(service.keep("x.npz", io.BytesIO(several), len(several)).source).several
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"test_labels": None},
+        {"val_images": None},
+        {"train_labels": np.array([["ill"]] * 12)},
+        {"train_labels": np.array([[object()]] * 12, dtype=object)},
+        {"train_labels": np.full((12, 1), -1)},
+        {"train_labels": np.zeros((11, 1), int)},
+        {"train_labels": np.full((12, 1), 10**6)},
+        {"train_images": np.zeros((12, 28, 28), np.float32)},
+        {"train_images": np.zeros((12, 28, 28, 28), np.uint8)},
+        {"train_images": np.zeros((12, 1, 2**29), np.uint8)[:, :, :0]},
+    ],
+)
+def test_a_file_that_is_not_of_that_form_is_refused_by_its_name_and_leaves_nothing(copy, tmp_path, change):
+    content = npz(**{name: value for name, value in (arrays(False, 1) | change).items() if value is not None})
+    for wrong in (content, content[:-20], b"no zip"):
+        with pytest.raises(DataError, match=r"odd\.npz"):
+            public_sets.keep_file("odd.npz", io.BytesIO(wrong), len(wrong))
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []

@@ -172,6 +172,15 @@ def labelled(per_patient: int, patients: int) -> LabelledSet:
     return LabelledSet(Path("set"), cases, ("ill", "well"))
 
 
+@pytest.mark.timeout(300)  # it would wait for ever
+def test_workers_start_after_opencv_has_worked_in_threads(tmp_path):
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (5, 5), 1)
+    few = pictures(16, seed=1)
+    feed = loop.Feed(few, few, replace(SMALL, workers=1), ("general",), None)
+    assert sum(len(labels) for _, labels in feed.train_dataloader()) == 16
+
+
 def test_a_split_keeps_patients_apart_and_classes_in_proportion():
     data = with_splits(labelled(3, 70), seed=0)
     sides = {}
@@ -185,8 +194,22 @@ def test_a_split_keeps_patients_apart_and_classes_in_proportion():
 
 
 def test_too_few_cases_are_refused_with_the_class():
-    with pytest.raises(DataError, match="smallest class has 2 cases"):
+    with pytest.raises(DataError, match=r"Class 'ill' has 2 cases; 20 are needed, .* Add 18\."):
         with_splits(labelled(1, 6), seed=0)
+
+
+def test_twenty_cases_of_each_class_are_just_enough():
+    data = with_splits(labelled(1, 60), seed=0)  # every third is ill
+    assert [data.counts()[side]["ill"] for side in ("train", "val", "test")] == [10, 5, 5]
+
+
+def test_a_class_of_few_patients_is_refused_with_their_number():
+    data = labelled(1, 60)
+    of_two = [
+        replace(case, patient_id=f"p{n % 2}") if case.label == "ill" else case for n, case in enumerate(data.cases)
+    ]
+    with pytest.raises(DataError, match=r"'ill' has 0 cases in .* All its 20 cases are of 2 patients"):
+        with_splits(replace(data, cases=tuple(of_two)), seed=0)
 
 
 def test_temperature_recovers_the_factor_that_made_logits_overconfident():

@@ -84,9 +84,11 @@ def count(files: list[str]) -> str:
 
 
 def show_counts(found: Preflight) -> None:
+    """Cases by class and by side of the split, given or as the run will make it."""
     classes = list(next(iter(found.counts.values())))
     table = {"Class": [*(plain(spoken(name)) for name in classes), "All labels" if found.several else "All"]}
-    for split, row in found.counts.items():
+    columns = found.counts | {side: found.planned[side] for side in SPLITS if side in found.planned}
+    for split, row in columns.items():
         numbers = [row[name] for name in classes]
         table[SPLITS.get(split, "All pictures")] = [f"{number:,}" for number in (*numbers, sum(numbers))]
     left, right = st.columns([2, 1], gap="large")
@@ -94,13 +96,16 @@ def show_counts(found: Preflight) -> None:
         st.table(table)
     with right:
         small, large = (" × ".join(map(str, size)) for size in (found.smallest_px, found.largest_px))
-        st.markdown(f"**{found.pictures:,} pictures** of {small} to {large} px")
+        sizes = f"{small} px" if small == large else f"{small} to {large} px"
+        st.markdown(f"**{found.pictures:,} pictures** of {sizes}")
+        st.markdown(f"{plain(service.in_words_of_kind(found))}")
+        if found.modalities:
+            told = ", ".join(f"{name} ({number})" for name, number in found.modalities.items())
+            st.markdown(plain(f"DICOM headers say: {told}"))
         if found.several:
             st.caption("A picture may have several of these labels, or none.")
         if "" in found.counts:
-            st.caption(
-                "No split is given: one in seven patients is held out for the test, one in seven for validation."
-            )
+            st.caption("No split is given: this one keeps each patient on one side.")
 
 
 def show_problems(found: Preflight) -> None:
@@ -122,7 +127,7 @@ def show_sheets(stored: StoredSet) -> None:
     if not sheets:
         return
     st.subheader("Do the labels fit?", anchor=False)
-    with st.grid(min(len(sheets), 3), min_column_width=260):
+    with st.grid(3, min_column_width=260):
         for sheet in sheets:
             name = sheet.stem.split("-", 1)[1]
             st.image(file_uri(sheet), caption=plain(spoken(name)), width="stretch")

@@ -10,10 +10,12 @@ from pages.ui.tuning import steps
 from training import service
 from training.service import StoredSet
 
-HOW = (
-    "A zip with one folder of pictures for each class: DICOM, PNG, JPEG or TIFF. A manifest.csv with the columns path "
-    "and label may add patient_id, so that a patient is never on both sides of the split, and split (train, val, "
-    "test). Where a picture may have several labels, columns label:NAME of 0 and 1 take the place of label."
+HOW = "A zip with one folder of pictures for each class: DICOM, PNG, JPEG or TIFF."
+MORE = (
+    "Folders inside of a class are taken for patients, and folders train, val and test for the split. A manifest.csv "
+    "with the columns path and label says more: patient_id, so that a patient is never on both sides of the split, and "
+    "split. Where a picture may have several labels, columns label:NAME of 0 and 1 take the place of label. A file of "
+    "the form of MedMNIST (.npz) will do, too."
 )
 
 
@@ -37,7 +39,8 @@ def show() -> None:
 
 
 def upload() -> None:
-    file = st.file_uploader("Labelled zip", type="zip", key=f"tuning-{state.uploader_key()}", help=HOW)
+    key = f"tuning-{state.uploader_key()}"
+    file = st.file_uploader("Labelled zip", type=["zip", "npz"], key=key, help=MORE)
     st.caption(HOW)
     if file is None:
         return

@@ -20,8 +20,7 @@ def show() -> None:
         steps.button("See the run", steps.TRAIN)
         return
     st.markdown(f"**{plain(run.plan.about.title)}**")
-    against = service.objections(run)
-    model_id, reason = ask(run, against)
+    model_id, reason = ask(run)
     if st.button("Promote", type="primary", icon=":material/publish:", disabled=not model_id):
         with explained_errors():
             card = service.promote(run.id, model_id, reason)
@@ -33,7 +32,7 @@ def show() -> None:
         show_versions(model_id)
 
 
-def ask(run: Run, against: list[str]) -> tuple[str, str]:
+def ask(run: Run) -> tuple[str, str]:
     """The name, and a reason where something speaks against promotion."""
     result = service.result_of(run)
     same = result.get("parent_id")
@@ -41,7 +40,7 @@ def ask(run: Run, against: list[str]) -> tuple[str, str]:
     choices["new"] = "As a model of its own, beside the others"
     where = st.radio("How?", list(choices), format_func=choices.__getitem__, key=f"promote-{run.id}")
     model_id = str(same) if where == "replace" else named(run)
-    reason = ""
+    reason, against = "", service.objections(run, model_id)
     if against:
         st.warning(
             "\n".join(f"- {plain(words)}" for words in against), title="This speaks against it", icon=":material/block:"

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from pages.ui.cards import FIGURES, SHARES, class_table, words
+from pages.ui.cards import FIGURES, SHARES, class_table, show_sanity, words
 from pages.ui.messages import plain, spoken
 from pages.ui.pictures import file_uri
 from pages.ui.tuning import steps
@@ -38,13 +38,20 @@ def show() -> None:
         steps.button("See the run", steps.TRAIN)
         return
     found = service.result_of(run)
-    st.markdown(f"**{plain(run.plan.about.title)}** on {found['n']} held-out cases that nothing was chosen by")
+    what = (
+        f"{found['n']} validation cases, by which it was chosen: no case was held out, so expect less on others"
+        if found.get("split") == "val"
+        else f"{found['n']} held-out cases that nothing was chosen by"
+    )
+    st.markdown(f"**{plain(run.plan.about.title)}** on {what}")
     show_verdict(found)
     show_figures(found)
     st.table(class_table(found["child"]["per_class"]))
     show_crossed(run)
     show_drawn(run)
     show_maps(run, found)
+    show_changed(run, found)
+    show_sanity(service.card_of(run))
     steps.button("Go on to promotion", steps.PROMOTE)
 
 
@@ -57,6 +64,8 @@ def show_verdict(found: dict[str, Any]) -> None:
         said.append(gain("AUROC", found["auroc_gain"], found.get("p_auroc"), "DeLong"))
         said.append(gain("Accuracy", found["accuracy_gain"], found["p_accuracy"], "McNemar"))
     said.append(f"Always answering {spoken(always['label'])} would be right in {100 * always['accuracy']:.1f} %.")
+    if "gain" in always:
+        said.append(gain("More than that", always["gain"], always["p"], "McNemar"))
     show = {"better": st.success, "worse": st.error}.get(found["verdict"], st.info)
     show(plain(" ".join(said)), title=title.format(parent=parent), icon=icon)
 
@@ -117,13 +126,41 @@ def on_paper(path: Path) -> str:
     return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
 
 
+def show_changed(run: Run, found: dict[str, Any]) -> None:
+    """How the new model's maps differ from those of its start, on any cases."""
+    changed = found.get("changed")
+    if not changed:
+        return
+    title = f"How explanations changed: alike {changed['likeness']:.2f} on {changed['n']} cases"
+    with st.expander(title, icon=":material/compare:"):
+        st.caption(
+            "Rank correlation of both models' Grad-CAM for the true class. Near 1, the new model looks where its start "
+            "looked; near 0, somewhere else. Shown are the cases where it changed most."
+        )
+        for number, one in enumerate(changed["cases"]):
+            said = f"{spoken(one['label'])}, called {spoken(one['answer'])}; maps alike {one['likeness']:.2f}"
+            show_case(run, f"changed-{number}", f"**{number + 1}** {plain(said)}")
+
+
+def show_case(run: Run, name: str, said: str) -> None:
+    """A scan with the maps of both models."""
+    st.markdown(said)
+    with st.grid(3, min_column_width=150):
+        for who, title in (("scan", "Scan"), ("child", "New model"), ("parent", "Start")):
+            path = run.folder / "maps" / f"{name}-{who}.webp"
+            if path.exists():
+                st.image(file_uri(path), caption=title, width="stretch")
+
+
 def show_maps(run: Run, found: dict[str, Any]) -> None:
     """The worst errors, and what both models looked at."""
     if not found["maps"]:
         st.caption("No held-out case was answered wrongly.")
         return
     alike = [one["likeness"] for one in found["maps"] if "likeness" in one]
-    with st.expander(f"The {len(found['maps'])} worst errors, with what both models looked at"):
+    with st.expander(
+        f"The {len(found['maps'])} worst errors, with what both models looked at", icon=":material/error:"
+    ):
         if alike:
             mean = sum(alike) / len(alike)
             st.caption(
@@ -137,9 +174,4 @@ def show_maps(run: Run, found: dict[str, Any]) -> None:
             )
             if "likeness" in one:
                 said += f"; maps alike {one['likeness']:.2f}"
-            st.markdown(f"**{number + 1}** {plain(said)}")
-            with st.grid(3, min_column_width=150):
-                for who, title in (("scan", "Scan"), ("child", "New model"), ("parent", "Start")):
-                    path = run.folder / "maps" / f"{number}-{who}.webp"
-                    if path.exists():
-                        st.image(file_uri(path), caption=title, width="stretch")
+            show_case(run, str(number), f"**{number + 1}** {plain(said)}")

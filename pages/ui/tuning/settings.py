@@ -49,7 +49,7 @@ ADVANCED = {
     "minutes": Setting("Time budget (minutes)", "Training ends after so long; 0 is no limit.", 0, 10_000, 5.0),
     "frozen_stages": Setting("Frozen stages", "First stages of the network that stay as they are.", 0, 6),
     "learning_rate": Setting("Learning rate", "How far a step goes. Halve it when the loss jumps.", 1e-5, 0.01, 1e-4),
-    "batch_size": Setting("Batch size", "Cases a step; halved by itself where memory runs out.", 1, 512),
+    "batch_size": Setting("Batch size", "Cases a step. 0: found by itself; halved where memory runs out.", 0, 512),
     "augmentation": Setting("Augmentation", "What may differ between sites.", options=tuple(service.RECIPES)),
     "balance": Setting("Imbalance", "What is done about rare classes.", options=tuple(service.BALANCES)),
     "class_weighting": Setting("Class weighting", "0 treats all cases alike, 1 all classes alike.", 0, 1, 0.1),
@@ -72,10 +72,11 @@ def show() -> None:
     st.markdown(f"**{plain(stored.name)}**: {plain(', '.join(classes))}")
     loaded = load()
     start, card = choose_start(classes, loaded)
+    like = card if card and card.role == "diagnosis" else kind_of(stored, classes)
     length, care = choose_pace(loaded)
-    base = base_settings(start, card, LENGTHS[length], CARES[care], loaded)
+    base = base_settings(start, card, like, LENGTHS[length], CARES[care], loaded)
     settings = advanced(base | ({"folds": FEW_FOLDS} if offer_folds(stored) else {}))
-    about, model_id = describe(stored, classes, card, loaded)
+    about, model_id = describe(stored, classes, card, like, loaded)
     with explained_errors():
         plan = Plan(model_id, TrainConfig(**settings), about, tuple(stored.found.left_out))
         estimate(plan, stored)
@@ -112,6 +113,12 @@ def choose_start(classes: tuple[str, ...], loaded: Plan | None) -> tuple[str, Mo
     return chosen, cards.get(chosen)
 
 
+def kind_of(stored: StoredSet, classes: tuple[str, ...]) -> ModelCard | None:
+    """The model that was trained on pictures of this kind, if one was."""
+    kind = stored.found.kind if stored.found else ""
+    return next((card for card in service.list_starts(classes) if card.id == kind), None)
+
+
 def choose_pace(loaded: Plan | None) -> tuple[str, str]:
     left, right = st.columns(2)
     with left:
@@ -144,14 +151,16 @@ def offer_folds(stored: StoredSet) -> bool:
 
 
 def base_settings(
-    start: str, card: ModelCard | None, epochs: int, care: dict[str, Any], loaded: Plan | None
+    start: str, card: ModelCard | None, like: ModelCard | None, epochs: int, care: dict[str, Any], loaded: Plan | None
 ) -> dict[str, Any]:
     """The settings that the three choices mean, or the loaded ones, for this start."""
     if loaded:
         return asdict(loaded.settings) | {"start": start}
     base = asdict(TrainConfig()) | care | {"start": start, "epochs": epochs, "patience": max(6, epochs // 2)}
     if card:
-        base |= {"size": card.size, "side_px": card.input.height_px, "augmentation": service.recipe_of(card)}
+        base |= {"size": card.size, "side_px": card.input.height_px}
+    if like:
+        base |= {"augmentation": service.recipe_of(like)}
     if start in EMPTY:
         base |= {"frozen_stages": 0}
     return base
@@ -180,12 +189,16 @@ def field(name: str, setting: Setting, value: Any, key: str) -> Any:
 
 
 def describe(
-    stored: StoredSet, classes: tuple[str, ...], card: ModelCard | None, loaded: Plan | None
+    stored: StoredSet,
+    classes: tuple[str, ...],
+    card: ModelCard | None,
+    like: ModelCard | None,
+    loaded: Plan | None,
 ) -> tuple[About, str]:
     """What only a person can say of the new model, begun from what is known of its start."""
     same = card if card and card.role == "diagnosis" and set(card.classes) == set(classes) else None
     title = loaded.about.title if loaded else f"{same.title}, this site" if same else ""
-    modality = loaded.about.modality if loaded else same.modality if same else ""
+    modality = loaded.about.modality if loaded else like.modality if like else ""
     left, right = st.columns(2)
     about_what = f"{stored.id}-{card.id if card else ''}-{bool(loaded)}"
     with left:
@@ -209,8 +222,8 @@ def describe(
     about = About(
         title or "Model of this site",
         modality or About("").modality,
-        same.dicom_modalities if same else (),
-        same.colour if same else None,
+        like.dicom_modalities if like else (),
+        like.colour if like else None,
         classes=order if set(order) == set(classes) else (),
         intended_use="Research on local cases. Not for clinical decisions.",
         limits=("Trained on cases of one site only: expect less on cases of other sites.",),
@@ -246,11 +259,9 @@ def estimate(plan: Plan, stored: StoredSet) -> None:
 def sizes(stored: StoredSet) -> tuple[int, int]:
     """Cases in training and validation, given or as the split will make them."""
     assert stored.found is not None
-    totals = {split: sum(row.values()) for split, row in stored.found.counts.items()}
-    share = stored.found.pictures / max(1, sum(totals.values()))  # a picture may count for several labels, or none
-    if "" in totals:
-        return stored.found.pictures * 5 // 7, stored.found.pictures // 7
-    return round(share * totals.get("train", 0)), round(share * totals.get("val", 0))
+    labels = {split: sum(row.values()) for split, row in stored.found.planned.items()}
+    share = stored.found.pictures / max(1, sum(labels.values()))  # a picture may count for several labels, or none
+    return round(share * labels.get("train", 0)), round(share * labels.get("val", 0))
 
 
 def duration(seconds: float) -> str:

@@ -115,6 +115,11 @@ def show_buttons(run: Run) -> None:
                 type="primary",
                 key="tuning-resume",
             )
+        if run.can_finish:
+            st.button(
+                "Keep the best so far", icon=":material/stop:", on_click=service.finish, args=(run.id,),
+                key="tuning-finish", help="Trains no further: the best weights are measured.",
+            )  # fmt: skip
         if run.status == "done":
             steps.button("See the result", steps.RESULT)
 
