@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from copy import deepcopy
@@ -40,6 +41,7 @@ from training.team import StopTogether, current
 from training.watch import Watch
 
 N = TypeVar("N", bound=nn.Module)
+MOST_WORKERS = 12
 LAST = "last"
 BEST = "best"
 CNN = ("stem", "stages", "deep")  # what ImageNet weights set
@@ -149,14 +151,22 @@ class Feed(lightning.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
+        gpu = config.device != "cpu" and torch.cuda.is_available()
         cv2.setNumThreads(1)  # a worker forked beside OpenCV's threads would wait for them, which it has not, for ever
         return DataLoader(
-            self.train, self.order.share, sampler=self.order, num_workers=config.workers,
-            persistent_workers=config.workers > 0, worker_init_fn=_one_thread,
+            self.train, self.order.share, sampler=self.order, num_workers=workers(config, gpu),
+            persistent_workers=config.workers > 0, worker_init_fn=_one_thread, pin_memory=gpu,
         )  # fmt: skip
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(self.val, 2 * self.config.batch_size, num_workers=0)
+
+
+def workers(config: TrainConfig, gpu: bool) -> int:
+    """Processes that make batches. A GPU is far quicker than one of them; how many there are changes no batch."""
+    if not gpu or not config.workers:
+        return config.workers
+    return max(config.workers, min(MOST_WORKERS, (os.cpu_count() or 1) - 1))
 
 
 def fit(

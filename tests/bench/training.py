@@ -8,7 +8,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from medfusion.inference import class_logits
 from medfusion.labelled import read_labelled
@@ -48,6 +49,8 @@ def training() -> list[Row]:
                 *compare_s(lambda: bare.epoch(fed), lambda: bare.epoch(ready)),
             )
         ]
+
+        rows.append(rate(bare, fed))
 
         def whole() -> None:
             run = Path(folder) / "run"
@@ -123,3 +126,15 @@ class Bare:
             with torch.no_grad():
                 for pictures, _ in held_out:
                     self.scores(self.average, pictures)
+
+
+def rate(bare: Bare, fed: Sequence[tuple[Tensor, Tensor]] | DataLoader[tuple[Tensor, Tensor]]) -> Row:
+    """Pictures a second from disk, against the device's own limit: the same steps on one batch that lies there."""
+    pictures, labels = next(iter(fed))
+    there = (pictures.to(bare.device, memory_format=torch.channels_last), labels.to(bare.device))
+    steps = [there] * len(fed)
+    count = len(steps) * len(labels)
+    fed_s, limit_s = compare_s(lambda: bare.epoch(fed), lambda: bare.epoch(steps))
+    name = torch.cuda.get_device_name(bare.device) if bare.device.type == "cuda" else "CPU"
+    said = f"{count / fed_s:.0f} pictures a second, {name}: {count / limit_s:.0f}"
+    return Row(said, fed_s / count, limit_s / count)

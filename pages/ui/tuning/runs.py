@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import plotly.graph_objects as go
 import streamlit as st
 
 from medfusion.errors import MedFusionError
 from pages.ui import state
 from pages.ui.messages import explained_errors, plain
 from pages.ui.tuning import steps
-from pages.ui.tuning.training import STATUS
+from pages.ui.tuning.training import STATUS, by_epoch
 from training import service
 from training.service import Run
+
+COLOURS = ("#3b8fc4", "#c47a2c", "#4a9a62", "#a35fb0", "#8a8f94", "#b84a4a")
+DASHES = ("solid", "dash", "dot")
 
 
 def show_runs() -> None:
@@ -40,7 +44,34 @@ def show_runs() -> None:
                         service.delete(run.id)
                     st.rerun()
     if len(rows) > 1:
-        st.table(side_by_side(rows))
+        compare(rows)
+
+
+def compare(runs: list[Run]) -> None:
+    """Figures, the settings in which they differ, and their curves in one figure."""
+    st.table(side_by_side(runs))
+    drawn = overlaid(runs)
+    if drawn.data:
+        st.caption("AUROC on validation by epoch. Runs on other sets are not to be compared by it.")
+        st.plotly_chart(drawn, key="runs-curves", config={"displayModeBar": False}, alt="AUROC of each run by epoch")
+
+
+def overlaid(runs: list[Run]) -> go.Figure:
+    figure = go.Figure()
+    for number, run in enumerate(runs):
+        done = service.epochs(service.read_events(run.folder))
+        if done:
+            figure.add_scatter(
+                x=[epoch["epoch"] + 1 for epoch in done], y=[epoch.get("val_auroc") for epoch in done],
+                name=name_of(number, run), mode="lines+markers", marker={"size": 5},
+                line={"width": 2, "color": COLOURS[number % len(COLOURS)], "dash": DASHES[number // len(COLOURS) % 3]},
+            )  # fmt: skip
+    return by_epoch(figure, max((len(line.x) for line in figure.data), default=1))
+
+
+def name_of(number: int, run: Run) -> str:
+    """Of a run among several: titles may be alike."""
+    return f"{number + 1}: {run.plan.about.title}"
 
 
 def open_run(run: Run) -> None:
@@ -72,6 +103,14 @@ def figures_of(run: Run) -> dict[str, object]:
     return figures | {"verdict": found["verdict"]}
 
 
+def interval_of(run: Run, key: str, figures: dict[str, object]) -> str:
+    """A held-out figure with its interval; a dash where there is none."""
+    if key not in figures:
+        return "–"
+    found = service.result_of(run)["child"][key]
+    return f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f})"
+
+
 def side_by_side(runs: list[Run]) -> dict[str, list[str]]:
     """Figures and the settings in which runs differ."""
     from dataclasses import asdict
@@ -80,8 +119,10 @@ def side_by_side(runs: list[Run]) -> dict[str, list[str]]:
     differing = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
     rows = {"AUROC held out": "auroc", "Accuracy held out": "accuracy"}
     table = {"": [*rows, *(name.replace("_", " ") for name in differing)]}
-    for number, (run, held) in enumerate(zip(runs, settings, strict=True), start=1):
+    for number, (run, held) in enumerate(zip(runs, settings, strict=True)):
         figures = figures_of(run)
-        column = [str(figures.get(key, "–")) for key in rows.values()] + [plain(str(held[name])) for name in differing]
-        table[f"{number}: {plain(run.plan.about.title)}"] = column
+        column = [interval_of(run, key, figures) for key in rows.values()] + [
+            plain(str(held[name])) for name in differing
+        ]
+        table[plain(name_of(number, run))] = column
     return table

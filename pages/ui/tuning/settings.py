@@ -11,7 +11,7 @@ import streamlit as st
 from medfusion.errors import MedFusionError
 from medfusion.types import ModelCard
 from pages.ui import state
-from pages.ui.messages import explained_errors, plain
+from pages.ui.messages import explained_errors, plain, spoken
 from pages.ui.tuning import steps
 from training import service
 from training.service import About, Plan, StoredSet, TrainConfig
@@ -60,6 +60,9 @@ ADVANCED = {
     "sanity_epochs": Setting("Map tests", "Epochs of a twin on shuffled labels; do maps change? 0 saves time.", 0, 20),
     "seed": Setting("Seed", "The same seed gives the same model.", 0, 2**31 - 1),
 }  # fmt: skip
+
+
+OPTIONS = {"balance": {name: f"Now: {says}." for name, says in service.BALANCES.items()}}
 
 
 def show() -> None:
@@ -177,15 +180,20 @@ def advanced(base: dict[str, Any]) -> dict[str, Any]:
 
 
 def field(name: str, setting: Setting, value: Any, key: str) -> Any:
-    if setting.options:
-        index = setting.options.index(str(value))
-        return st.selectbox(setting.label, setting.options, index=index, help=setting.says, key=key)
-    kind: Any = type(getattr(TrainConfig(), name))
-    form = None if kind is int else "%.5f" if setting.step < 0.01 else "%.2f"
-    return st.number_input(
-        setting.label, kind(setting.low), kind(setting.high), kind(value), kind(setting.step), form, key=key,
-        help=setting.says,
-    )  # fmt: skip
+    """A widget with its sentence below; of a choice among remedies the sentence is that of the chosen one."""
+    with st.container(gap="xxsmall"):
+        if setting.options:
+            index = setting.options.index(str(value))
+            chosen = st.selectbox(setting.label, setting.options, index=index, key=key, format_func=spoken)
+            st.caption(f"{setting.says} {OPTIONS.get(name, {}).get(chosen, '')}".strip())
+            return chosen
+        kind: Any = type(getattr(TrainConfig(), name))
+        form = None if kind is int else "%.5f" if setting.step < 0.01 else "%.2f"
+        given = st.number_input(
+            setting.label, kind(setting.low), kind(setting.high), kind(value), kind(setting.step), form, key=key
+        )
+        st.caption(setting.says)
+        return given
 
 
 def describe(

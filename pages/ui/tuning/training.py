@@ -14,6 +14,7 @@ from training import service
 from training.service import Event, Run
 
 EVERY = "2s"
+LOOKS = 8  # maps in a row at most
 CURVES = {"train_loss": ("Loss, training", "#8a8f94", "dot"), "val_loss": ("Loss, validation", "#3b8fc4", "solid")}
 SKILL = {"val_auroc": ("AUROC", "#3b8fc4", "solid"), "val_accuracy": ("Accuracy", "#c47a2c", "solid")}
 STATUS = {
@@ -146,6 +147,19 @@ def show_curves(run: Run, events: list[Event]) -> None:
                 caption=f"What it looks at after epoch {newest + 1}: one validation case",
                 width="stretch",
             )
+    show_looks(run, done)
+
+
+def show_looks(run: Run, done: list[Event]) -> None:
+    """The map of the pinned case at epochs spread over the run, so that it is seen how it came about."""
+    kept = [(one["epoch"], path) for one in done if (path := run.folder / "pinned" / f"{one['epoch']}.webp").exists()]
+    if len(kept) < 2:
+        return
+    shown = min(LOOKS, len(kept))
+    chosen = [kept[round(place * (len(kept) - 1) / (shown - 1))] for place in range(shown)]
+    with st.expander("What it looked at, epoch by epoch", icon=":material/visibility:"), st.grid(LOOKS):
+        for epoch, path in chosen:
+            st.image(file_uri(path), caption=f"{epoch + 1}", width="stretch")
 
 
 def show_trials(events: list[Event]) -> None:
@@ -177,11 +191,15 @@ def curves(done: list[Event], which: dict[str, tuple[str, str, str]]) -> go.Figu
         values = [epoch.get(name) for epoch in done]
         line = {"color": colour, "dash": dash, "width": 2}
         figure.add_scatter(x=numbers, y=values, name=label, mode="lines+markers", line=line, marker={"size": 5})
-    figure.update_xaxes(title="Epoch", showgrid=False, zeroline=False, linecolor=ink(), dtick=max(1, len(done) // 8))
+    return by_epoch(figure, len(done))
+
+
+def by_epoch(figure: go.Figure, epochs: int) -> go.Figure:
+    figure.update_xaxes(title="Epoch", showgrid=False, zeroline=False, linecolor=ink(), dtick=max(1, epochs // 8))
     figure.update_yaxes(gridcolor="rgba(128,128,128,0.25)", zeroline=False, automargin=True)
     margin = {"l": 40, "r": 8, "t": 8, "b": 40}
     figure.update_layout(height=250, margin=margin, legend={"orientation": "h", "y": 1.12}, uirevision="keep")
-    return figure.update_layout(**plain_layout())
+    return figure.update_layout(showlegend=True, **plain_layout())
 
 
 def show_notes(run: Run, events: list[Event]) -> None:

@@ -1,0 +1,28 @@
+"""What `make bench` says of training: rates of the device against its own limit, here those of a CPU."""
+
+import re
+
+import torch
+
+from tests.bench.training import Bare, rate
+from training import loop
+from training.config import TrainConfig
+
+
+def test_the_rate_from_disk_stands_beside_the_limit_of_the_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    batch = (torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 0, 1]))
+    row = rate(Bare(), [batch, batch])
+    fed, limit = map(int, re.fullmatch(r"(\d+) pictures a second, CPU: (\d+)", row.name).groups())
+    assert abs(fed - 1 / row.ours_s) <= 1
+    assert abs(limit - 1 / row.package_s) <= 1
+
+
+def test_a_gpu_gets_as_many_workers_as_there_are_cores_to_spare_and_a_cpu_what_was_asked(monkeypatch):
+    monkeypatch.setattr(loop.os, "cpu_count", lambda: 16)
+    config = TrainConfig()
+    assert loop.workers(config, gpu=False) == config.workers == 1
+    assert loop.workers(config, gpu=True) == loop.MOST_WORKERS
+    monkeypatch.setattr(loop.os, "cpu_count", lambda: 2)
+    assert loop.workers(config, gpu=True) == 1
+    assert loop.workers(TrainConfig(workers=0), gpu=True) == 0
