@@ -10,10 +10,12 @@ import json
 import os
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 FILE = "events.jsonl"
+SHOWN = ("train_loss", "val_loss", "val_auroc", "val_accuracy")
 Event = dict[str, Any]
 
 
@@ -56,3 +58,18 @@ def epochs(events: list[Event]) -> list[Event]:
 
 def last(events: list[Event], kind: str) -> Event | None:
     return next((event for event in reversed(events) if event["kind"] == kind), None)
+
+
+def in_lines(events: list[Event]) -> list[str]:
+    """What happened, a line each with the time of day: phases, epochs and notes."""
+    lines = []
+    for event in events:
+        if event["kind"] in ("phase", "note"):
+            said = event["text"]
+        elif event["kind"] == "epoch":
+            figures = [f"{name.replace('_', ' ')} {event[name]:.3f}" for name in SHOWN if name in event]
+            said = f"Epoch {event['epoch'] + 1}: {', '.join(figures)}"
+        else:
+            continue
+        lines.append(f"{datetime.fromtimestamp(event['at']):%H:%M:%S} {said}")
+    return lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import warnings
@@ -195,6 +196,9 @@ def fit(
     config = config.settled(len(train))
     # A resumed run finds its own checkpoints: that is what they are for.
     warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # Lightning 2.6 on torch 2.14
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # what hardware there is not, and advertisements
     checkpoints = folder / "checkpoints"
     last = checkpoints / f"{LAST}.ckpt"
     if resume and not last.exists():

@@ -246,7 +246,9 @@ def in_words_of_kind(found: Preflight) -> str:
         return ""
     total = sum(found.kinds.values())
     known = [f"{words} ({number} of {total} looked at)" for words, number in found.kinds.items() if words]
-    return f"Look like: {', '.join(known)}" if known else "Look like none of the kinds that models here know"
+    return (
+        f"They look like: {', '.join(known)}." if known else "They look like no kind of picture that models here know."
+    )
 
 
 def listed(group: list[Case]) -> str:

@@ -15,7 +15,7 @@ from training.augment import RECIPES
 from training.balance import BALANCES
 from training.config import PRECISIONS, STARTS, TrainConfig
 from training.estimate import Estimate, estimate
-from training.events import Event, epochs, last, read_events
+from training.events import Event, epochs, in_lines, last, read_events
 from training.finish import About
 from training.jobs import Run, list_runs
 from training.jobs import find as find_run
@@ -56,6 +56,7 @@ __all__ = [
     "find_set",
     "finish",
     "forget_check",
+    "in_lines",
     "in_words_of_kind",
     "keep",
     "keep_public",

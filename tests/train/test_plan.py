@@ -258,3 +258,16 @@ def test_any_other_fault_of_the_machine_is_not_taken_for_a_lack_of_memory(tmp_pa
     with pytest.raises(RuntimeError, match="device-side assert"):
         watched_fit(tmp_path, SMALL)
     assert events.last(read_events(tmp_path), "note") is None
+
+
+def test_what_happened_is_told_in_lines(tmp_path):
+    journal = Journal(tmp_path)
+    journal.tell("phase", text="Training")
+    journal.tell("step", step=1)
+    journal.tell("epoch", epoch=0, train_loss=0.51, val_loss=0.4, val_auroc=0.9, val_accuracy=0.8)
+    journal.tell("note", text="Memory ran out.")
+    assert [line[9:] for line in events.in_lines(read_events(tmp_path))] == [
+        "Training",
+        "Epoch 1: train loss 0.510, val loss 0.400, val auroc 0.900, val accuracy 0.800",
+        "Memory ran out.",
+    ]

@@ -178,7 +178,7 @@ def test_what_kind_of_pictures_a_set_holds_is_guessed_by_the_router(monkeypatch)
 
 def test_pictures_of_an_unknown_kind_are_said_to_be(sound, capsys):
     assert check(sound) == 0
-    assert "Look like none of the kinds that models here know" in capsys.readouterr().out
+    assert "They look like no kind of picture that models here know." in capsys.readouterr().out
 
 
 def copied(folder, source: int, name: str, side_px: tuple[int, int] = (60, 50)) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 from medfusion import library
 from training import jobs, public_sets, sets
 from training.config import TrainConfig
+from training.events import Journal
 from training.finish import About
 from training.plan import Plan, write_plan
 
@@ -158,6 +160,26 @@ def test_runs_are_listed_and_a_failed_one_says_why(page: AppTest, home: Path):
     assert "The disk is full" in words(page)
     assert page.button(key="tuning-resume")
     assert page.dataframe[0].value["Status"].tolist() == ["Failed"]
+
+
+def test_runs_are_opened_compared_and_deleted_by_keyboard_and_mouse_alike(page: AppTest, home: Path):
+    first = finished_run(home, "better", 0.05)
+    second = "20260101-120001-abcd"
+    shutil.copytree(home / "runs" / first, home / "runs" / second)
+    for number, run_id in enumerate((first, second)):
+        Journal(home / "runs" / run_id).tell("epoch", epoch=0, val_auroc=0.8 + number / 10)
+    at(page, "Data")
+    page.multiselect(key="runs-chosen").set_value([first]).run()
+    page.button(key="runs-open").click().run()
+    assert page.session_state[STEP] == "Result"
+    page.multiselect(key="runs-chosen").set_value([first, second]).run()
+    assert page.get("plotly_chart")
+    assert "0.900 (0.800 to 0.950)" in str(page.table[-1].value)
+    page.multiselect(key="runs-chosen").set_value([second]).run()
+    page.button(key="runs-delete-now").click().run()
+    assert not page.exception
+    assert [path.name for path in (home / "runs").iterdir()] == [first]
+    assert page.multiselect(key="runs-chosen").value == []
 
 
 def test_a_public_set_without_a_network_says_what_to_do(page: AppTest, home: Path, monkeypatch: pytest.MonkeyPatch):

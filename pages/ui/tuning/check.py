@@ -28,7 +28,7 @@ def show() -> None:
     show_verdict(stored, found)
     show_counts(found)
     show_problems(found)
-    show_sheets(stored)
+    show_sheets(stored, found)
     st.button("Check again", icon=":material/refresh:", on_click=check_again, args=(stored.id,))
 
 
@@ -98,7 +98,7 @@ def show_counts(found: Preflight) -> None:
         small, large = (" × ".join(map(str, size)) for size in (found.smallest_px, found.largest_px))
         sizes = f"{small} px" if small == large else f"{small} to {large} px"
         st.markdown(f"**{found.pictures:,} pictures** of {sizes}")
-        st.markdown(f"{plain(service.in_words_of_kind(found))}")
+        st.markdown(plain(service.in_words_of_kind(found)))
         if found.modalities:
             told = ", ".join(f"{name} ({number})" for name, number in found.modalities.items())
             st.markdown(plain(f"DICOM headers say: {told}"))
@@ -122,12 +122,11 @@ def show_problems(found: Preflight) -> None:
                 st.caption(f"and {len(found.duplicates) - SHOWN} more")
 
 
-def show_sheets(stored: StoredSet) -> None:
+def show_sheets(stored: StoredSet, found: Preflight) -> None:
     sheets = service.sheets(stored.id)
     if not sheets:
         return
     st.subheader("Do the labels fit?", anchor=False)
     with st.grid(3, min_column_width=260):
-        for sheet in sheets:
-            name = sheet.stem.split("-", 1)[1]
+        for name, sheet in zip(next(iter(found.counts.values())), sheets, strict=False):  # in the order of the classes
             st.image(file_uri(sheet), caption=plain(spoken(name)), width="stretch")

@@ -26,18 +26,21 @@ def show_runs() -> None:
     names = {key: name for key, (name, _) in STATUS.items() if any(run.status == key for run in known)}
     wanted = st.pills("Show", list(names), selection_mode="multi", format_func=names.__getitem__, key="runs-filter")
     shown = [run for run in known if not wanted or run.status in wanted]
-    chosen = st.dataframe(
-        table(shown), hide_index=True, selection_mode="multi-row", on_select="rerun", key="runs-table", alt="All runs"
-    )
-    rows = [shown[row] for row in chosen["selection"]["rows"] if row < len(shown)]
+    st.dataframe(table(shown), hide_index=True, key="runs-table", alt="All runs")
+    by_id = {run.id: run for run in shown}
+    chosen = st.multiselect(
+        "Open, compare or delete", list(by_id), format_func=lambda id: name_in_list(by_id[id]), key="runs-chosen",
+        placeholder="Choose a run, or several to see them side by side",
+    )  # fmt: skip
+    rows = [by_id[id] for id in chosen if id in by_id]
     if not rows:
-        st.caption("Select a run to open or delete it; several to see their settings side by side.")
         return
     with st.container(horizontal=True):
         if len(rows) == 1:
             st.button("Open", on_click=open_run, args=(rows[0],), type="primary", key="runs-open")
         with st.popover("Delete", icon=":material/delete:", key="runs-delete"):
-            st.markdown("Its curves, checkpoints and result go. Promoted models stay.")
+            going = " A run that is going on is ended." if any(run.is_active for run in rows) else ""
+            st.markdown(f"Curves, checkpoints and result go. Promoted models stay.{going}")
             if st.button("Delete now", type="primary", key="runs-delete-now"):
                 with explained_errors():
                     for run in rows:
@@ -72,6 +75,10 @@ def overlaid(runs: list[Run]) -> go.Figure:
 def name_of(number: int, run: Run) -> str:
     """Of a run among several: titles may be alike."""
     return f"{number + 1}: {run.plan.about.title}"
+
+
+def name_in_list(run: Run) -> str:
+    return f"{run.created:%d %b %Y, %H:%M:%S} · {run.plan.about.title} · {STATUS[run.status][0]}"
 
 
 def open_run(run: Run) -> None:

@@ -15,6 +15,7 @@ from training.service import Event, Run
 
 EVERY = "2s"
 LOOKS = 8  # maps in a row at most
+LINES = 40  # of the log
 CURVES = {"train_loss": ("Loss, training", "#8a8f94", "dot"), "val_loss": ("Loss, validation", "#3b8fc4", "solid")}
 SKILL = {"val_auroc": ("AUROC", "#3b8fc4", "solid"), "val_accuracy": ("Accuracy", "#c47a2c", "solid")}
 STATUS = {
@@ -206,14 +207,16 @@ def show_notes(run: Run, events: list[Event]) -> None:
     for note in (event["text"] for event in events if event["kind"] == "note"):
         st.info(plain(note), icon=":material/info:")
     with st.expander("Log and settings"):
+        st.code("\n".join(service.in_lines(events)[-LINES:]) or "Nothing yet.", language=None)
         log = run.folder / "log.txt"
-        st.code(
-            tail(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else "Nothing yet.", language=None
-        )
+        written = tail(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else ""
+        if written:
+            st.caption("What the program wrote besides")
+            st.code(written, language=None)
         st.json(run.plan.as_json(), expanded=1)
         st.caption(f"Classes: {plain(', '.join(map(spoken, run.plan.about.classes)) or 'as in the set')}")
 
 
-def tail(text: str, lines: int = 40) -> str:
+def tail(text: str, lines: int = LINES) -> str:
     """The last lines; a progress bar's line counts once."""
     return "\n".join(line.rsplit("\r", 1)[-1] for line in text.splitlines()[-lines:])
