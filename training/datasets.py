@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -90,12 +91,21 @@ def decode(data: LabelledSet, spec: InputSpec, cache: Path) -> np.ndarray:
         return pictures
     cache.parent.mkdir(parents=True, exist_ok=True)
     done.unlink(missing_ok=True)
+    cache.unlink(missing_ok=True)
     into = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
+    take_room(cache)
     for _ in read_pictures(data, spec, into):
         pass
     into.flush()
     done.touch()
     return np.load(cache, mmap_mode="r")
+
+
+def take_room(path: Path) -> None:
+    """Have the disk hold all of a sparse file now: a full one is an OSError here, and a kill while it is filled."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 @dataclass(frozen=True)

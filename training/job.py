@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from training.events import Journal
 from training.jobs import DONE, FAILED, RUNNING, State, write_state
 
 YIELDING = 10  # of 19: a reader who waits for an answer comes first
+RESERVE, RESERVED_BYTES = "reserve", 2**16  # room for the last words of a run
 LITTLE_BYTES = 100 * 2**20  # a disk with less is full
 
 
@@ -65,12 +67,18 @@ def attend(folder: Path) -> None:
     if jobs.read_state(folder).status == RUNNING:
         Journal(folder).tell("note", text="A machine was lost. Going on from the last epoch.")
     write_state(folder, State(RUNNING))
+    reserve = folder / RESERVE
     try:
+        reserve.write_bytes(os.urandom(RESERVED_BYTES))
         work(folder)
     except Exception as error:
-        traceback.print_exc()  # to the run's log
+        reserve.unlink(missing_ok=True)  # on a full disk there is room now to say so
         write_state(folder, State(FAILED, in_words(error, folder)))
+        with suppress(OSError):
+            traceback.print_exc()  # to the run's log
         raise
+    finally:
+        reserve.unlink(missing_ok=True)
     write_state(folder, State(DONE, "Stopped early." if (folder / jobs.STOP).exists() else ""))
 
 

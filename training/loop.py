@@ -36,6 +36,7 @@ from medfusion.network import SIZES, MedFusionNet, build, load_imagenet
 from medfusion.types import Task
 from training import balance, finish
 from training.augment import RECIPES
+from training.checkpoints import WholeCheckpoints
 from training.config import TrainConfig
 from training.datasets import Augmented, Order, Pictures
 from training.team import StopTogether, current
@@ -276,6 +277,8 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
     checkpoints = folder / "checkpoints"
     team = current()
     bar = watch is None and team.rank == 0
+    own = team.trainer(config.device)
+    plugins = [WholeCheckpoints(), *own.pop("plugins", [])]
     return lightning.Trainer(
         max_epochs=config.epochs,
         max_time=timedelta(minutes=config.minutes) if config.minutes else None,
@@ -297,7 +300,8 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
         num_sanity_val_steps=0,
         enable_model_summary=False,
         log_every_n_steps=1,
-        **team.trainer(config.device),
+        plugins=plugins,
+        **own,
     )
 
 

@@ -5,13 +5,18 @@ import json
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from medfusion.errors import ConfigError, DataError
-from training import events, job, jobs, record
+from medfusion.labelled import Case, LabelledSet
+from medfusion.types import InputSpec
+from training import datasets, events, job, jobs, record
+from training.checkpoints import WholeCheckpoints
 from training.config import TrainConfig
 from training.finish import About
 from training.jobs import Process, State
@@ -180,6 +185,49 @@ def test_any_fault_on_a_full_disk_is_put_down_to_it_but_a_fault_of_the_data_is_n
     monkeypatch.setattr(job.shutil, "disk_usage", lambda _: FULL)
     assert "The disk is full" in job.in_words(RuntimeError("unable to write file"), tmp_path)
     assert job.in_words(DataError("Add cases."), tmp_path) == "Add cases."
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_leaves_the_last_one(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoints" / "best.ckpt"
+    WholeCheckpoints().save_checkpoint({"epoch": 1}, path)
+
+    def half(self, content):
+        with self.open("wb") as file:
+            file.write(bytes(content)[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(Path, "write_bytes", half)
+        WholeCheckpoints().save_checkpoint({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert [one.name for one in path.parent.iterdir()] == ["best.ckpt"]  # and the room is free again
+
+
+def test_a_run_on_a_full_disk_has_room_for_its_last_words(monkeypatch):
+    folder = idle(status=jobs.QUEUED)
+
+    def fill(_):
+        assert (folder / job.RESERVE).stat().st_size == job.RESERVED_BYTES
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write_state(into, state):
+        assert state.status != jobs.FAILED or not (folder / job.RESERVE).exists()
+        jobs.write_state(into, state)
+
+    monkeypatch.setattr(job, "work", fill)
+    monkeypatch.setattr(job, "write_state", write_state)
+    with pytest.raises(OSError, match="No space left"):
+        job.attend(folder)
+    assert jobs.find(folder.name).message == "The disk is full. Free some space, then go on from the last epoch."
+
+
+def test_pictures_that_the_disk_cannot_take_are_told_before_any_is_decoded(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(datasets.os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space left"):
+        datasets.decode(LabelledSet(tmp_path, (Case("a/1.png", ("a",), "p"),), ("a",)), InputSpec(), tmp_path / "p.npy")
 
 
 def test_delete_removes_a_run_and_find_then_says_so():

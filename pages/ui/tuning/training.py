@@ -14,6 +14,7 @@ from training import service
 from training.service import Event, Run
 
 EVERY = "2s"
+AFTER = ("Choosing", "Learning", "Testing", "Measuring")  # how phases begin in which nothing is trained any more
 LOOKS = 8  # maps in a row at most
 LINES = 40  # of the log
 CURVES = {"train_loss": ("Loss, training", "#8a8f94", "dot"), "val_loss": ("Loss, validation", "#3b8fc4", "solid")}
@@ -54,7 +55,7 @@ def show_run(run: Run) -> None:
     st.markdown(f"{icon} **{plain(run.plan.about.title)}** · {name} · {run.created:%d %b %Y, %H:%M}")
     show_message(run)
     show_figures(run, events)
-    show_buttons(run)
+    show_buttons(run, events)
     show_trials(events)
     show_curves(run, events)
     show_notes(run, events)
@@ -95,9 +96,11 @@ def show_figures(run: Run, events: list[Event]) -> None:
         st.metric("Memory", f"{step['memory_mb'] / 1024:.1f} GB" if step else "–", border=True)
 
 
-def show_buttons(run: Run) -> None:
+def show_buttons(run: Run, events: list[Event]) -> None:
+    phase = service.last(events, "phase")
+    trained = phase is not None and phase["text"].startswith(AFTER)
     with st.container(horizontal=True):
-        if run.status == "running":
+        if run.status == "running" and not trained:
             st.button(
                 "Stop and keep the best", icon=":material/stop:", on_click=service.stop, args=(run.id,),
                 key="tuning-stop", disabled=run.is_stopping,
