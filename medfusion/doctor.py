@@ -64,6 +64,18 @@ def decoders() -> Finding:
     return Finding("ok", f"DICOM with {', '.join(SYNTAXES)} and without compression; PNG, JPEG, TIFF")
 
 
+def reader() -> Finding:
+    from medfusion import apart
+    from medfusion.samples import sample_bytes
+
+    apart.read_scan(content := sample_bytes("synthetic-chest"))
+    started = time.perf_counter()
+    apart.read_scan(content)
+    return Finding(
+        "ok", f"A process of its own decodes files, this one in {1000 * (time.perf_counter() - started):.0f} ms"
+    )
+
+
 def device() -> Finding:
     import torch
 
@@ -141,6 +153,7 @@ def retention() -> Finding:
 CHECKS: dict[str, Callable[[], Finding]] = {
     "versions": versions,
     "decoders": decoders,
+    "reader": reader,
     "device": device,
     "models": models,
     "answers": answers,

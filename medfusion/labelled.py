@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from medfusion.apart import read_scan
 from medfusion.errors import DataError, PatientOverlap, ScanError
 from medfusion.folders import places_of
-from medfusion.imaging import display, patient_number, read_scan
+from medfusion.imaging import display, patient_number
 from medfusion.preprocess import squash
 from medfusion.sources import Source, open_source
 from medfusion.types import InputSpec

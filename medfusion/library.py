@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -28,6 +30,9 @@ from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 SHIPPED = places.PROJECT / "models"
 CARD = "card.json"
 WEIGHTS = "weights.safetensors"
+ID = re.compile(r"\w[\w.-]*")  # it becomes part of paths and addresses
+MAX_CARD_BYTES, MAX_WEIGHTS_BYTES = 2**24, 2**28
+MAX_CLASSES, MAX_SIDE_PX = 1000, 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +106,7 @@ def read_card(folder: Path) -> ModelCard:
     """Read and check card.json. Raises ModelDamaged when a field is missing, unknown or contradicts another."""
     path = folder / CARD
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(read_bounded(path, MAX_CARD_BYTES).decode("utf-8"))
         raw = {key: value for key, value in raw.items() if key in {f.name for f in fields(ModelCard)}}
         raw["input"] = InputSpec(**raw["input"])
         point = raw["operating_point"]
@@ -109,17 +114,40 @@ def read_card(folder: Path) -> ModelCard:
         for key in ("classes", "dicom_modalities", "limits", "set_thresholds"):
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelDamaged(f"The card of {folder.name!r} cannot be read ({error}). Install the model again.") from error
     if not is_consistent(card):
         raise ModelDamaged(f"The card of model {folder.name!r} contradicts itself. Install the model again.")
     return card
 
 
+def read_bounded(path: Path, most_bytes: int) -> bytes:
+    """Raises OSError, or ModelDamaged where a file is larger than one of its kind can be."""
+    if path.stat().st_size > most_bytes:
+        raise ModelDamaged(f"{path.name} of {path.parent.name!r} is too large. Install the model again.")
+    return path.read_bytes()
+
+
 def is_consistent(card: ModelCard) -> bool:
-    """Whether the fields of a card agree with each other and with the network."""
+    """Whether the fields of a card are what they should be, and agree with each other and with the network."""
+    texts = (card.id, card.title, card.version, card.modality, card.intended_use, card.license, card.weights_sha256)
+    figures = (
+        card.temperature,
+        *card.operating_point.thresholds,
+        *card.set_thresholds,
+        card.input.mean,
+        card.input.std,
+    )
     return (
-        card.size in SIZES
+        all(isinstance(text, str) for text in (*texts, *card.classes, *card.dicom_modalities, *card.limits))
+        and ID.fullmatch(card.id) is not None
+        and all(isinstance(figure, int | float) and math.isfinite(figure) for figure in figures)
+        and all(isinstance(part, dict) for part in (card.data, card.training, card.metrics))
+        and all(
+            isinstance(side, int) and 0 < side <= MAX_SIDE_PX for side in (card.input.height_px, card.input.width_px)
+        )
+        and 0 < len(card.classes) <= MAX_CLASSES
+        and card.size in SIZES
         and card.task in get_args(Task)
         and card.role in ("diagnosis", "foundation")
         and (card.task != "binary" or len(card.classes) == 2)
@@ -143,7 +171,7 @@ def load(model_id: str, device: str | torch.device | None = None) -> Model:
     folder = find(model_id)
     card = read_card(folder)
     try:
-        data = (folder / WEIGHTS).read_bytes()
+        data = read_bounded(folder / WEIGHTS, MAX_WEIGHTS_BYTES)
     except OSError as error:
         raise ModelDamaged(f"The weights of model {card.id!r} are missing. Install the model again.") from error
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
@@ -153,6 +181,8 @@ def load(model_id: str, device: str | torch.device | None = None) -> Model:
         network.load_state_dict(parse_safetensors(data))  # copies fp16 into the network's float32
     except (SafetensorError, RuntimeError) as error:
         raise ModelDamaged(f"The weights of {card.id!r} do not fit its network. Install the model again.") from error
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise ModelDamaged(f"The weights of {card.id!r} hold values that are no numbers. Install the model again.")
     target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Model(card, network.to(target).to(memory_format=torch.channels_last), target)
 

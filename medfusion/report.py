@@ -75,7 +75,8 @@ def write(folder: Path, report: Report) -> list[Path]:
     """report.json and report.pdf, and of a DICOM scan report-sr.dcm and report-sc.dcm. Raises ConfigError."""
     files = {FILE: as_json(report).encode(), "report.pdf": as_pdf(report)}
     if report.scan.file_format == "DICOM" and report.content:
-        files |= {"report-sr.dcm": as_sr(report), "report-sc.dcm": as_sc(report)}
+        with quiet_decoders():  # highdicom quotes names of persons that it thinks odd
+            files |= {"report-sr.dcm": as_sr(report), "report-sc.dcm": as_sc(report)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():

@@ -54,6 +54,8 @@ def read(folder: Path) -> Reference | None:
     if not path.exists():
         return None
     try:
+        if path.stat().st_size > library.MAX_CARD_BYTES:
+            raise ValueError("larger than a reference can be")
         with safe_open(path, "numpy") as file:
             described = file.metadata()
             return Reference(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from medfusion.apart import read_scan
 from medfusion.errors import NotAnImage
-from medfusion.imaging import read_scan
 from medfusion.synthetic import chest_xray_dicom
 from medfusion.types import Sample, Scan
 

@@ -136,7 +136,8 @@ class Scorer:
     def look(self, one: Entry) -> Looked:
         """Decode a case and find the model that it is for. Raises ScanError."""
         from medfusion import inference, library
-        from medfusion.imaging import display, read_scan
+        from medfusion.apart import read_scan
+        from medfusion.imaging import display
         from medfusion.preprocess import squash
 
         scan = read_scan(one.path.read_bytes())

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from medfusion import evaluate, evaluation_report, export, inference, library, report, router, samples
+from medfusion.apart import prepare, read_mask, read_scan
 from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
 from medfusion.explain.agreement import Agreement, agreement, disagreement
@@ -20,7 +21,7 @@ from medfusion.explain.sight import shift_of
 from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.explain.truth import Overlap, against
 from medfusion.export import Exported
-from medfusion.imaging import display, presets, read_mask, read_scan
+from medfusion.imaging import display, presets
 from medfusion.library import Model
 from medfusion.router import Router
 from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
@@ -57,6 +58,7 @@ __all__ = [
     "model_problems",
     "overlay",
     "predict",
+    "prepare",
     "presets",
     "read_mask",
     "read_sample",

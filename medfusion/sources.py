@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import stat
 import struct
@@ -16,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import fsspec
 
@@ -24,6 +25,8 @@ from medfusion import places
 from medfusion.errors import DataError
 
 MAX_FILES = 200_000
+MAX_CONTENTS_BYTES = 2**25  # of a zip: 200,000 names of 120 letters
+TAIL_BYTES = 2**17  # where a zip says how long its table of contents is
 MAX_FILE_BYTES = 256 * 2**20
 MAX_TOTAL_BYTES = 64 * 2**30
 BOMB_BYTES, BOMB_RATIO = 2**30, 100  # unpacking to more, and to as many times its own size, is no set of pictures
@@ -68,24 +71,43 @@ def open_source(path: Path) -> Iterator[Source]:
         yield Folder(path.parent)
     else:
         try:
-            archive = zipfile.ZipFile(path)
-        except FileNotFoundError as error:
+            file = path.open("rb")
+        except OSError as error:
             raise DataError(f"There is no file or folder {path.name!r}. Check the path.") from error
-        except NOT_UNPACKED as error:
-            raise DataError(f"{path.name} is neither a folder nor a readable zip file. Zip it again.") from error
-        with archive:
-            yield Zip(path.name, archive)
+        with file, zipped(path.name, file, f"{path.name} is neither a folder nor a readable zip file.") as archive:
+            yield archive
 
 
 @contextmanager
 def opened_zip(called: str, content: bytes) -> Iterator[Source]:
     """The same for a zip in memory."""
+    with zipped(called, io.BytesIO(content), f"{called} is not a readable zip file.") as archive:
+        yield archive
+
+
+@contextmanager
+def zipped(called: str, file: BinaryIO, unreadable: str) -> Iterator[Zip]:
+    check_contents(called, file)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(content))
+        archive = zipfile.ZipFile(file)
     except NOT_UNPACKED as error:
-        raise DataError(f"{called} is not a readable zip file. Zip it again.") from error
+        raise DataError(f"{unreadable} Zip it again.") from error
     with archive:
         yield Zip(called, archive)
+
+
+def check_contents(called: str, file: BinaryIO) -> None:
+    """Refuse a table of contents that would fill the memory. zipfile reads all of it before it says how long it is."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - TAIL_BYTES))
+    tail = file.read()
+    stated = [
+        int.from_bytes(tail[match.end() + offset : match.end() + offset + width], "little")
+        for mark, offset, width in ((b"PK\5\6", 8, 4), (b"PK\6\6", 36, 8))  # APPNOTE.TXT 4.3.16 and 4.3.14
+        for match in re.finditer(re.escape(mark), tail)
+    ]
+    if any(MAX_CONTENTS_BYTES < length <= size for length in stated):
+        raise DataError(f"{called} lists more files than are read; at most {MAX_FILES} are. Split it.")
 
 
 class Folder:
@@ -171,7 +193,7 @@ class Zip:
             with self.archive.open(info) as file:  # archive.read would unpack more than the header says
                 return file.read(min(count, info.file_size))
         except NOT_UNPACKED as error:
-            raise DataError(f"{name} cannot be unpacked ({error}). Zip the set again.") from error
+            raise DataError(f"{name} cannot be unpacked because it is damaged. Zip the set again.") from error
 
 
 def few(called: str, names: list[str]) -> list[str]:

@@ -22,6 +22,11 @@ class Limits:
     max_pixels: int = 64_000_000  # one frame; a 64-megapixel frame takes 0.2 GB as RGB
     max_total_pixels: int = 400_000_000  # all frames together
     min_side_px: int = 2  # a single row or dot is no picture; small ones are shown, and the answer warns
+    max_memory_bytes: int = 6 * 2**30  # while it is decoded: several copies of all its pixels
+    max_seconds: float = 60.0  # of computing
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,18 @@ class Identity:
     study_uid: str = ""
     series_uid: str = ""
     sop_uid: str = ""
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """A file without identity. patient, study and series are pseudonyms, "" where the file names none."""
+
+    content: bytes
+    patient: str = ""
+    study: str = ""
+    series: str = ""
+    instance: int = 0
+    burned_in: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,19 +23,20 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
-from medfusion import access, places, privacy
+from medfusion import access, apart, places, privacy
 from medfusion.access import ADMINISTRATOR, READER, needs
 from medfusion.errors import ConfigError, RecordsError
 from medfusion.imaging.limits import check_bytes
-from medfusion.imaging.reader import DEFAULT_LIMITS
 from medfusion.records import audit
-from medfusion.records.database import session
+from medfusion.records.database import empty_journal, session
 from medfusion.records.tables import ANSWERED, REFUSED, UNREADABLE, WAITING, AnswerRow, CaseRow, ReadRow
 from medfusion.sources import opened_zip
+from medfusion.types import DEFAULT_LIMITS
 
 __all__ = ["ANSWERED", "REFUSED", "UNREADABLE", "WAITING"]
 HARMLESS = ("normal", "notumor", "no_tumor", "benign", "healthy", "no_finding", "non_covid")  # risk is all the rest
 NAMED_LABEL = 128
+SPARE_BYTES = 2**30  # left on the disk for answers and log
 ZIP_BEGIN = b"PK\x03\x04"
 
 
@@ -113,6 +115,7 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
     The same bytes are one case however often they come; one that got no answer waits for another try.
     """
     check_bytes(len(content), DEFAULT_LIMITS)
+    check_disk(len(content))
     sha256 = hashlib.sha256(content).hexdigest()
     with session(writes=True) as opened:
         known = opened.scalars(select(CaseRow).where(CaseRow.sha256 == sha256)).first()
@@ -122,7 +125,7 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
                 known.status, known.reason = WAITING, ""
                 audit.add(opened, actor or access.current().name, "case tried again", f"case {known.id}")
             return known.id, again
-    bare = privacy.strip(content)
+    bare = apart.strip(content)
     places.write_whole(path_of(sha256), bare.content)
     with session(writes=True) as opened:
         faster = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
@@ -136,6 +139,14 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
         opened.flush()
         audit.add(opened, actor or access.current().name, "case added", f"case {row.id}", source=source, sha256=sha256)
         return row.id, True
+
+
+def check_disk(size: int) -> None:
+    """Raises RecordsError when keeping so many bytes would leave too little for the records themselves."""
+    places.home().mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(places.home()).free
+    if size + SPARE_BYTES > free:
+        raise RecordsError(f"The disk has only {free >> 20} MB left, so no scan is kept. Free some space.")
 
 
 def unpacked(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -355,6 +366,8 @@ def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") 
     for sha256 in gone:
         path_of(sha256).unlink(missing_ok=True)
         path_of(sha256).with_suffix(".webp").unlink(missing_ok=True)
+    if gone:
+        empty_journal()
     return len(gone)
 
 

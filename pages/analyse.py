@@ -12,6 +12,7 @@ case = state.current()
 overlay.watch_width()
 
 if case is None:
+    resources.tidy()
     components.page_head("Analyse a scan")
     components.scan_uploader(f"Drop scans here: {components.FORMATS}, one or many. They stay on this machine.")
     components.show_rejected()

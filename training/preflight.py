@@ -20,8 +20,9 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from medfusion.apart import read_scan
 from medfusion.errors import DataError, ScanError
-from medfusion.imaging import display, read_scan
+from medfusion.imaging import display
 from medfusion.labelled import Case, LabelledSet, files_of, read_labelled
 from medfusion.preprocess import squash
 from medfusion.sources import at_hand

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medfusion import inference
+from medfusion.apart import read_mask
 from medfusion.commands.files import read_bytes, read_file, write_line
 from medfusion.commands.predict import load
 from medfusion.errors import ExplanationError, ScanError
@@ -17,7 +18,6 @@ from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
 from medfusion.explain.truth import against
-from medfusion.imaging import read_mask
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
 

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from medfusion.apart import read_scan
 from medfusion.errors import ScanError
-from medfusion.imaging import read_scan
 from medfusion.imaging.limits import check_bytes
 from medfusion.types import Limits, Scan
 

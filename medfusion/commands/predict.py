@@ -8,9 +8,10 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from medfusion import inference, library, router
+from medfusion.apart import read_scan
 from medfusion.commands.files import read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
-from medfusion.imaging import display, read_scan
+from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.types import Prediction, Scan
 

@@ -6,13 +6,13 @@ import argparse
 from pathlib import Path
 
 from medfusion import inference
+from medfusion.apart import read_scan
 from medfusion.commands.explain import target_of
 from medfusion.commands.files import read_bytes, write_line
 from medfusion.commands.predict import load
 from medfusion.errors import ExplanationError, ScanError
 from medfusion.explain import EXPLAINERS, explain
 from medfusion.explain.record import Tests
-from medfusion.imaging import read_scan
 from medfusion.report import Report, write
 
 

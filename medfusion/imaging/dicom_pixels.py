@@ -12,11 +12,12 @@ from pydicom.uid import UID, JPEGTransferSyntaxes
 
 from medfusion.errors import DamagedFile, UnsupportedScan
 from medfusion.imaging import dicom_headers as headers
-from medfusion.imaging.gdcm_apart import decode_apart
+from medfusion.imaging.jpeg12 import decode_jpeg_12, is_jpeg_12
 from medfusion.imaging.palette import apply_palette
 from medfusion.types import Window
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
+DAMAGED = "The picture in this DICOM file is damaged and cannot be decoded. Export or copy it again."
 REEXPORT = "Export it again as uncompressed DICOM (Explicit VR Little Endian), PNG or JPEG."
 
 
@@ -51,7 +52,7 @@ def decode_stored(dataset: Dataset) -> tuple[np.ndarray, str]:
 
 
 def decode_array(dataset: Dataset, decoder: Decoder) -> tuple[np.ndarray, str]:
-    """Try the plugins that survive damaged data, one by one, then GDCM for JPEG, in a process of its own."""
+    """Try the plugins that survive damaged data, one by one, then GDCM for JPEG, which may end this process."""
     plugins = [plugin for plugin in decoder.available_plugins if plugin != "gdcm"]
     for plugin in plugins or ([] if decoder.is_encapsulated else [""]):
         try:
@@ -60,8 +61,14 @@ def decode_array(dataset: Dataset, decoder: Decoder) -> tuple[np.ndarray, str]:
             continue
         return array, str(facts["photometric_interpretation"])
     if plugins and decoder.UID not in JPEGTransferSyntaxes:
-        raise DamagedFile("The picture in this DICOM file is damaged and cannot be decoded. Export or copy it again.")
-    return decode_apart(dataset)
+        raise DamagedFile(DAMAGED)
+    if is_jpeg_12(dataset):
+        return decode_jpeg_12(dataset), str(dataset.PhotometricInterpretation)
+    try:
+        array, facts = decoder.as_array(dataset, decoding_plugin="gdcm", allow_excess_frames=False)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        raise DamagedFile(DAMAGED) from error
+    return array, str(facts["photometric_interpretation"])
 
 
 def find_decoder(syntax: UID) -> Decoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gdcm
 import numpy as np
 from pydicom import Dataset
 from pydicom.encaps import generate_frames
@@ -24,6 +23,8 @@ def decode_jpeg_12(dataset: Dataset) -> np.ndarray:
 
 
 def decode_frame(frame: bytes, dataset: Dataset) -> np.ndarray:
+    import gdcm  # 70 ms and 20 MB that few files need
+
     fragment = gdcm.Fragment()
     fragment.SetByteStringValue(frame)
     fragments = gdcm.SequenceOfFragments.New()

@@ -8,24 +8,25 @@ from pydicom import Dataset
 from medfusion.errors import UnsupportedScan
 from medfusion.imaging import dicom_headers as headers
 from medfusion.imaging.dicom import parse
-from medfusion.imaging.reader import DEFAULT_LIMITS, quiet_decoders, read_scan
-from medfusion.types import Limits, Scan
+from medfusion.imaging.reader import quiet_decoders, read_scan
+from medfusion.types import DEFAULT_LIMITS, Limits, Scan
 
 MARKED = 0.5  # of the brightest value: the edges that JPEG blurs are no mark
 
 
-def read_mask(data: bytes, scan: Scan, frame: int = 0, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
-    """(H, W) bool: where one frame of a scan is marked. Segments are taken together.
+def read_mask(data: bytes, shape: tuple[int, int, int], frame: int = 0, limits: Limits = DEFAULT_LIMITS) -> np.ndarray:
+    """(H, W) bool: where one frame of a scan of shape (F, H, W) is marked. Segments are taken together.
 
     Raises what read_scan raises, and UnsupportedScan where the mask is of another size, or marks nothing or everything.
     """
     drawn = read_scan(data, limits=limits)
-    if (drawn.height_px, drawn.width_px) != (scan.height_px, scan.width_px):
+    count, height, width = shape
+    if (drawn.height_px, drawn.width_px) != (height, width):
         raise UnsupportedScan(
-            f"The mask is {drawn.width_px}×{drawn.height_px} px and the scan {scan.width_px}×{scan.height_px}. "
+            f"The mask is {drawn.width_px}×{drawn.height_px} px and the scan {width}×{height}. "
             "Draw it on this scan, and export it at its full size."
         )
-    of_frame = frames_for(data, drawn, scan, frame, limits)
+    of_frame = frames_for(data, drawn, count, frame, limits)
     values = drawn.frames[of_frame].astype(np.float64)
     values = values.max(axis=-1) if values.ndim == 4 else values
     strongest = max(float(values.max(initial=0)), np.finfo(float).tiny)
@@ -36,11 +37,11 @@ def read_mask(data: bytes, scan: Scan, frame: int = 0, limits: Limits = DEFAULT_
     return mask
 
 
-def frames_for(data: bytes, drawn: Scan, scan: Scan, frame: int, limits: Limits) -> list[int]:
-    """The mask's own frames that belong to one frame of the scan, by what a segmentation refers to (PS3.3 C.8.20.2)."""
+def frames_for(data: bytes, drawn: Scan, count: int, frame: int, limits: Limits) -> list[int]:
+    """The mask's own frames of one of count frames of the scan, by what a segmentation refers to (PS3.3 C.8.20.2)."""
     every = list(range(drawn.frame_count))
     if drawn.modality != "SEG":
-        return [frame] if drawn.frame_count == scan.frame_count else every
+        return [frame] if drawn.frame_count == count else every
     with quiet_decoders():
         dataset = parse(data, limits)
         sources = [source_of(dataset, number) for number in every]

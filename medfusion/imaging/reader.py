@@ -16,10 +16,9 @@ from medfusion.imaging.dicom import read_dicom
 from medfusion.imaging.formats import recognise
 from medfusion.imaging.limits import check_bytes
 from medfusion.imaging.pictures import read_picture
-from medfusion.types import Limits, Scan
+from medfusion.types import DEFAULT_LIMITS, Limits, Scan
 
-DEFAULT_LIMITS = Limits()
-_warning_filters = threading.Lock()  # they belong to the whole process, and pages run in threads
+_warning_filters = threading.RLock()  # they belong to the whole process, and pages run in threads
 
 
 def read_scan(data: bytes, name: str = "", limits: Limits = DEFAULT_LIMITS, with_identity: bool = False) -> Scan:

@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffFileError, TiffFrame, TiffPage
 
-from medfusion.errors import UnsupportedScan
+from medfusion.errors import DamagedFile, UnsupportedScan
 from medfusion.imaging.limits import check_pixels
 from medfusion.types import Limits
 
@@ -27,6 +27,8 @@ def read_scientific(data: bytes, limits: Limits) -> tuple[list[np.ndarray], int,
             first = file.pages.first
             deep_colour = first.samplesperpixel > 1 and first.dtype != np.uint8
             if str(first.dtype) in PILLOW_READS and not deep_colour:
+                return None
+            if not isinstance(first.imagelength, int) or not isinstance(first.imagewidth, int):
                 return None
             check_pixels(first.imagelength, first.imagewidth, len(file.pages), limits)
             pages = [
@@ -49,6 +51,8 @@ def decode_page(page: TiffPage) -> np.ndarray:
     try:
         values = page.asarray()
     except ValueError as error:
+        if page.compression == COMPRESSION.NONE:
+            raise DamagedFile("This TIFF holds less than it says. Export or copy it again.") from error
         raise UnsupportedScan(
             f"This TIFF is packed in a way that is not read ({COMPRESSION(page.compression).name}). {RESAVE}"
         ) from error

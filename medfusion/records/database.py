@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -81,6 +81,14 @@ def prepare(connection, _: object) -> None:  # type: ignore[no-untyped-def]  # a
     connection.isolation_level = None  # transactions begin where SQLAlchemy begins them
     for setting in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "secure_delete = ON"):
         connection.execute(f"PRAGMA {setting}")
+
+
+def empty_journal() -> None:
+    """Removed rows go from SQLite's write-ahead log, too; where somebody reads just now, with the next removal."""
+    if not is_sqlite():
+        return
+    with closing(engine(address(), os.getpid()).raw_connection()) as connection:
+        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 def begin(connection: Connection) -> None:

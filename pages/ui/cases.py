@@ -12,7 +12,7 @@ from medfusion import scorer, worklist
 from medfusion.errors import MedFusionError
 from medfusion.worklist import Entry
 from pages.ui import state
-from pages.ui.components import FORMATS
+from pages.ui.components import FORMATS, few
 from pages.ui.messages import percent, plain, spoken
 from pages.ui.pictures import file_uri
 
@@ -43,7 +43,7 @@ def upload() -> None:
         if not files:
             return
         bar = st.progress(0.0, text="Keeping…")
-        new = 0
+        new, files = 0, few(files)
         for number, file in enumerate(files):
             bar.progress(number / len(files), text=f"Keeping file {number + 1} of {len(files)}")
             new += take(file)

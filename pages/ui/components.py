@@ -19,6 +19,8 @@ from pages.ui.state import Case
 
 FORMATS = "DICOM, PNG, JPEG or TIFF"
 CARD_PAGE = "pages/model_library.py"
+MOST_FILES, MOST_BYTES = 1000, 2 * 2**30  # of one upload: Streamlit holds all of it in memory
+MORE = "Add it in a second step, or answer the folder by `python -m medfusion predict`."
 LISTED, LISTED_PX = 12, 420  # bad files that are shown at once; of more, one is cut in half, so that one scrolls on
 
 
@@ -31,26 +33,45 @@ def page_head(title: str) -> None:
 
 def scan_uploader(label: str) -> None:
     """Take dropped files one by one: good ones become cases, bad ones are listed with their reason."""
+    service.prepare()
     files = st.file_uploader(label, accept_multiple_files=True, key=state.uploader_key())
     if not files:
         return
     progress = st.progress(0.0, text="Reading…")
     taken: list[Case] = []
+    files = few(files)
     for number, file in enumerate(files):
         progress.progress(number / len(files), text=f"Reading file {number + 1} of {len(files)}")
-        taken += take(file)
+        taken += take(file, is_first=not taken)
     if taken:
         state.show(taken[0])
     state.renew_uploader()
     st.rerun()
 
 
-def take(file: UploadedFile) -> list[Case]:
+def few(files: list[UploadedFile]) -> list[UploadedFile]:
+    """Those of an upload that are taken at once; the others are listed with the reason, and their memory is freed."""
+    taken: list[UploadedFile] = []
+    size = 0
+    for file in files:
+        size += file.size
+        if len(taken) < MOST_FILES and size <= MOST_BYTES:
+            taken.append(file)
+        else:
+            state.reject(file.name, f"At most {MOST_FILES:,} files and {MOST_BYTES >> 30} GB are taken at once. {MORE}")
+            state.release(file)
+    return taken
+
+
+def take(file: UploadedFile, is_first: bool) -> list[Case]:
     """Keep one uploaded file if it can be shown, and free its memory either way."""
     data = file.getvalue()
     try:
-        service.read_scan(data, file.name)
-        return [state.add_file(file.name, data)]
+        decoded = service.read_scan(data, file.name)
+        case = state.add_file(file.name, data)
+        if is_first:
+            resources.keep_scan(case, decoded)  # it is shown next
+        return [case]
     except MedFusionError as error:
         state.reject(file.name, str(error))
         return []

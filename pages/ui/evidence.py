@@ -232,6 +232,9 @@ class Bar:
     def __call__(self, done: float) -> None:
         self.bar.progress(done, text=f"Computing {self.task.title}: {done:.0%}")  # a click that stops it surfaces here
 
+    def wait(self) -> None:
+        self.bar.progress(0.0, text=f"{self.task.title[0].upper()}{self.task.title[1:]} waits for its turn…")
+
     def show(self, so_far: Explanation) -> None:
         self.picture.image(service.overlay(self.scan, so_far), width=PREVIEW_PX)
 
@@ -245,7 +248,9 @@ def run_slowly(task: Task, scan: Scan) -> None:
             st.button(f"Compute {task.title}", key=f"resume-{task.title}", on_click=state.resume, args=(task.key,))
         return
     try:
-        task.run(Bar(task, scan))
+        bar = Bar(task, scan)
+        with resources.turn(bar.wait):
+            task.run(bar)
     except MedFusionError:
         state.stop(task.key)  # so that the error stays in view instead of being met again
         raise

@@ -30,7 +30,7 @@ def measure_own_data(card: ModelCard) -> None:
         if st.button("Measure", key=f"measure-{card.id}", disabled=file is None or split is None) and file and split:
             bar = st.progress(0.0, text="Reading…")
             with explained_errors():
-                path = state.keep_labelled(file.name, file.getvalue())
+                path = state.keep_labelled(file.getvalue())
                 try:
                     model = resources.model(card.id, card.version)
                     state.keep_report(card, service.evaluate_labelled(model, path, split, progress_on(bar)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import streamlit as st
@@ -19,6 +22,7 @@ T = TypeVar("T")
 SCAN_BYTES = 2**30  # decoded scans kept for all sessions together
 TEST_BYTES = 2**22  # curves of maps: 1000
 MAP_BYTES = 2**28  # explanations kept; one of a 2000 × 2000 scan takes 32 MB
+SLOW = threading.BoundedSemaphore(max(1, (os.cpu_count() or 1) // 4))  # each takes several cores
 LIME_SEED = 0  # one seed, so that the same scan always shows the same map
 
 
@@ -36,6 +40,11 @@ class RecentlyUsed(Generic[T]):
                 return None
             self.held.move_to_end(key)
             return self.held[key][0]
+
+    def drop(self, unwanted: Callable[[Hashable], bool]) -> None:
+        with self.lock:
+            for key in [key for key in self.held if unwanted(key)]:
+                del self.held[key]
 
     def put(self, key: Hashable, value: T, size: int) -> T:
         with self.lock:
@@ -83,12 +92,22 @@ def model(model_id: str, version: str) -> Model:
 
 def scan(case: Case) -> Scan:
     """Decode a case, or take it from memory. Raises ScanError."""
-    key = case.sample_id or str(case.path)
-    found = scans().get(key)
+    found = scans().get(case.path or case.sample_id)
     if found is not None:
         return found
     fresh = service.read_scan(case.path.read_bytes(), case.name) if case.path else service.read_sample(case.sample_id)
-    return scans().put(key, fresh, fresh.frames.nbytes)
+    return keep_scan(case, fresh)
+
+
+def keep_scan(case: Case, decoded: Scan) -> Scan:
+    """What was decoded when the file came in need not be decoded again to be shown."""
+    tidy()
+    return scans().put(case.path or case.sample_id, decoded, decoded.frames.nbytes)
+
+
+def tidy() -> None:
+    """Let go of decoded scans whose files are gone: removed cases, and sessions that ended."""
+    scans().drop(lambda key: isinstance(key, Path) and not key.exists())
 
 
 def content(case: Case) -> bytes:
@@ -149,6 +168,20 @@ class Job(NamedTuple):
     target_index: int
     method: str
     seed: int = LIME_SEED
+
+
+@contextmanager
+def turn(wait: Callable[[], None]) -> Iterator[None]:
+    """Slow work of all sessions takes turns, so that answers do not wait for many maps that nobody sees yet.
+
+    wait is called each second until it is our turn; what it raises gives the turn up.
+    """
+    while not SLOW.acquire(timeout=1):
+        wait()
+    try:
+        yield
+    finally:
+        SLOW.release()
 
 
 def job_of(prediction: Prediction, target_index: int, method: str) -> Job:

@@ -13,9 +13,11 @@ import time
 import weakref
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import psutil
 import streamlit as st
 from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -28,6 +30,7 @@ from medfusion.types import EvaluationReport, ModelCard, Window
 from medfusion.worklist import Entry
 from training.service import Estimate
 
+SPOOL = "medfusion-session-"  # and the number of the process, in the folder for temporary files
 PICKED = "case"  # key of the case list: the id of the case in view
 CONTROLS = "map-controls"  # keys of the components that report from the browser
 WIDTH = "page-width"
@@ -64,11 +67,21 @@ class Zoom:
 
 
 class Spool:
-    """A folder for this session's files. Removed with the session, or with the program."""
+    """A folder for this session's files. Removed with the session, with the program, or after a crash by the next."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="medfusion-"))
+        sweep()
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{SPOOL}{os.getpid()}-"))
         self.remove = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
+@cache
+def sweep() -> None:
+    """Remove what programs left that did not end as they should, once."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SPOOL}*-*"):
+        process = folder.name.removeprefix(SPOOL).partition("-")[0]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Memory:
@@ -142,10 +155,9 @@ def add_file(name: str, data: bytes) -> Case:
     return kept.cases[kept.last_id]
 
 
-def keep_labelled(name: str, data: bytes) -> Path:
-    """A labelled zip on disk, in a folder of its own so that it keeps its name. The caller removes it."""
-    folder = Path(tempfile.mkdtemp(dir=memory().spool.folder))
-    path = folder / (Path(name).name or "labelled.zip")
+def keep_labelled(data: bytes) -> Path:
+    """A labelled zip on disk, under a name of our own. The caller removes it."""
+    path = Path(tempfile.mkdtemp(dir=memory().spool.folder)) / "labelled.zip"
     path.write_bytes(data)
     return path
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from tests.bench.apart import reading
 from tests.bench.explain import explanations, methods
 from tests.bench.table import HEADER, Row
 from tests.bench.training import training
@@ -14,6 +15,7 @@ BENCHES: dict[str, Callable[[], list[Row]]] = {
     "explain": explanations,
     "methods": methods,
     "training": training,
+    "apart": reading,
 }
 
 

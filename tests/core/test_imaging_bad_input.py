@@ -20,7 +20,6 @@ from pydicom.uid import (
 
 from medfusion.errors import DamagedFile, NotAnImage, ScanError, ScanTooLarge, UnsupportedScan
 from medfusion.imaging import read_scan
-from medfusion.imaging.gdcm_apart import picture_part
 from medfusion.types import Limits
 from tests.core.dicom_files import compressed, dicom, make_dataset, ramp, to_bytes
 
@@ -140,12 +139,6 @@ def test_data_that_gdcm_gives_up_on_are_called_damaged(syntax):
     dataset["PixelData"].is_undefined_length = True
     with pytest.raises(DamagedFile, match=REMEDY):
         read_scan(to_bytes(dataset))
-
-
-def test_only_the_picture_is_sent_to_the_process_of_gdcm():
-    part = picture_part(make_dataset(ramp(), NumberOfFrames=1))
-    assert ramp().tobytes() in part
-    assert b"Secret" not in part and b"S3CRET" not in part
 
 
 def files_to_break() -> list[bytes]:

@@ -9,8 +9,8 @@ from pydicom import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import SegmentationStorage, generate_uid
 
+from medfusion.apart import read_mask
 from medfusion.errors import MedFusionError, UnsupportedScan
-from medfusion.imaging import read_mask
 from tests.core.dicom_files import make_dataset, to_bytes
 from tests.core.toy_networks import scan_of
 
