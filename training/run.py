@@ -168,8 +168,7 @@ def make(
     tell("Learning which pictures the model knows")
     reference.write_if_possible(out, train, val, config.augmentation)
     model = library.load(str(out.resolve()), "cpu")
-    tell("Testing whether maps depend on what was learned")
-    sane = sanity.figures(model, train, val, config)
+    sane = sanity.figures(model, train, val, config, tell)
     tell("Measuring on held-out pictures")
     more: dict[str, object] = {"cross_validation": crossed.figures} if crossed else {}
     return measured(out, model, data, before, {"sanity": sane} | more)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from training.readme import readme
 MOST = 500  # pictures with shuffled labels
 WATCHED = 100  # of them, by which the best epoch is told
 OTHER = "shuffled"
+PHASE = "Testing whether maps depend on what was learned"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +54,25 @@ def run(options: argparse.Namespace) -> str:
     return "\n".join(refused or [f"The maps of all methods depend on what {card.id} has learned."])
 
 
-def figures(model: Model, train: Pictures, val: Pictures, config: TrainConfig) -> dict[str, object]:
-    """By method, how alike maps are after randomising weights (by the last part) and after shuffling labels."""
+def figures(
+    model: Model, train: Pictures, val: Pictures, config: TrainConfig, tell: Callable[[str], None] = lambda _: None
+) -> dict[str, object]:
+    """By method, how alike maps are after randomising weights (by the last part) and after shuffling labels.
+
+    tell: is told what is looked at, in words.
+    """
     if not config.sanity_scans:
         return {}
     rows = val.rows[np.linspace(0, len(val) - 1, min(config.sanity_scans, len(val))).astype(int)]
     pictures = [np.asarray(val.pictures[row]) for row in rows]
     found: dict[str, object] = {"scans": len(rows)}
-    found["weights"] = {method: cascade(model, pictures, method) for method in EXPLAINERS}
+    weights = {}
+    for number, (method, explainer) in enumerate(EXPLAINERS.items(), start=1):
+        tell(f"{PHASE}: {explainer.title}, {number} of {len(EXPLAINERS)}")
+        weights[method] = cascade(model, pictures, method)
+    found["weights"] = weights
     if config.sanity_epochs:
+        tell(f"{PHASE}: against a twin that learns shuffled labels")
         other = {OTHER: shuffled(model, train, config)}
         found["labels"] = {method: likenesses(model, other, pictures, method)[OTHER] for method in EXPLAINERS}
     return found
