@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from medfusion.errors import MedFusionError
-from training import foundation, preflight, public_sets, reference, run, sanity
+from training import calibrate, foundation, preflight, public_sets, reference, run, sanity
 from training.memory import keep_memory
 
 
@@ -22,6 +22,9 @@ def main(arguments: list[str] | None = None) -> int:
     command = commands.add_parser("foundation", help="train one encoder jointly on several labelled sets")
     foundation.add_arguments(command)
     command.set_defaults(act=foundation.run)
+    command = commands.add_parser("calibrate", help="fit temperature and thresholds of a model anew, weights untouched")
+    calibrate.add_arguments(command)
+    command.set_defaults(act=calibrate.run)
     command = commands.add_parser("reference", help="say which pictures a model knows, so that others are refused")
     reference.add_arguments(command)
     command.set_defaults(act=reference.run)

@@ -11,11 +11,15 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from skimage.color import hed_from_rgb, rgb_from_hed
 
 GREY = np.full((3, 3), 1 / 3, dtype=np.float32)
 DARK = 12  # what no camera's field shows is darker
 NOTCHED = 0.3  # share of cameras' fields that have a notch: it tells which side is up
+LIGHT_PX = 32  # side at which light is seen: it has no details
 WHOLE = 0.5  # share of cameras' fields that are seen whole
+DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)  # Beer-Lambert, of each 8-bit intensity
+DENSITY_SHIFT = 0.2  # of a stain's density, at an amount of 1
 MIDDLE = np.array([[127.5], [127.5], [127.5]], dtype=np.float32)
 
 
@@ -31,8 +35,12 @@ class Recipe:
     contrast: float = 0.3
     saturation: float = 0.0
     hue_deg: float = 0.0
+    stain: float = 0.0  # how much denser or paler haematoxylin and eosin may each become
+    turns: bool = False  # whether a quarter turn shows as good a picture
+    endless: bool = False  # whether tissue goes on beyond the picture: mirrored there, not black
     erase: float = 0.1  # probability of one hidden rectangle
     field: float = 0.0  # probability of the round field of view of another camera
+    light: float = 0.0  # probability of another camera's light: evener or less even, and of another colour
     equalise: float = 0.0  # probability of an equalised histogram, as some viewers store pictures
     degrade: float = 0.3  # probability each of gamma, blur, sharpening, noise and JPEG
 
@@ -52,16 +60,33 @@ RECIPES: Mapping[str, Recipe] = {
         saturation=0.3,
         hue_deg=10,
         field=0.85,
+        light=0.6,
         erase=0.0,
     ),
-    "histology": Recipe(rotation_deg=45, flip_vertical=0.5, saturation=0.3, hue_deg=20),
+    "histology": Recipe(
+        smallest_crop=0.6,
+        aspect=1.15,
+        rotation_deg=15,
+        flip_vertical=0.5,
+        turns=True,
+        endless=True,
+        saturation=0.1,
+        hue_deg=5,
+        stain=0.25,
+        erase=0.0,
+        degrade=0.2,
+    ),
 }
 
 
 def augment(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Generator) -> np.ndarray:
     """A random variant (side_px, side_px, 3) of an (h, w, 3) uint8 picture, the same for the same generator state."""
+    if rng.random() < recipe.light:
+        picture = relight(picture, rng)
     if rng.random() < recipe.field:
         picture = refield(picture, rng)
+    if recipe.stain:
+        picture = restain(picture, recipe.stain, rng)
     picture = _warp(picture, recipe, side_px, rng)
     if rng.random() < recipe.equalise:
         picture = np.dstack([cv2.equalizeHist(np.ascontiguousarray(picture[..., i])) for i in range(3)])
@@ -100,6 +125,42 @@ def refield(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.bitwise_and(picture, picture, mask=field)[top:bottom, left:right]
 
 
+def relight(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The light of another camera: the picture's own is evened out, then given a colour, a slope and a vignette.
+
+    Details become stronger or weaker.
+
+    In collections from several sources the light tells the source, as the field does. It is what is left of a picture
+    without details (Gonzalez and Woods, homomorphic filtering): here without those under a tenth of the side.
+    """
+    height, width = picture.shape[:2]
+    small = cv2.resize(picture, (LIGHT_PX, LIGHT_PX), interpolation=cv2.INTER_AREA).astype(np.float32)
+    seen = (small.max(axis=2) > DARK).astype(np.float32)
+    if not seen.any():
+        return picture
+    spread = cv2.GaussianBlur(seen, (0, 0), LIGHT_PX / 10) + 1e-3
+    light = np.log(cv2.GaussianBlur(small * seen[..., None], (0, 0), LIGHT_PX / 10) / spread[..., None] + 1)
+    mean = light[seen > 0].mean(axis=0)
+    y, x = np.mgrid[-1 : 1 : LIGHT_PX * 1j, -1 : 1 : LIGHT_PX * 1j].astype(np.float32)
+    (slope_x, slope_y), rim = rng.uniform(-0.25, 0.25, 2), rng.uniform(-0.5, 0.2)
+    change = rng.uniform(0, 1) * (mean - light) + (slope_x * x + slope_y * y + rim * (x * x + y * y - 0.5))[..., None]
+    change += rng.uniform(-0.2, 0.2, 3).astype(np.float32)
+    # details, the picture over its light, become stronger or weaker: p * exp(change) * (p / light) ^ (power - 1)
+    power = np.exp(rng.uniform(-0.4, 0.4))
+    gain = np.exp(change - (power - 1) * light).astype(np.float32)
+    strength = ((np.arange(256, dtype=np.float32) + 1) ** (power - 1)).astype(np.float32)
+    return np.clip(picture * cv2.LUT(picture, strength) * cv2.resize(gain, (width, height)), 0, 255).astype(np.uint8)
+
+
+def restain(picture: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
+    """Other dyes and another scanner: the optical density of each stain grows or fades (Tellez 2018, section III-B)."""
+    gains = 1 + rng.uniform(-amount, amount, 3)
+    shifts = rng.uniform(-amount, amount, 3) * DENSITY_SHIFT
+    matrix = np.column_stack([(hed_from_rgb * gains @ rgb_from_hed).T, shifts @ rgb_from_hed])
+    densities = cv2.transform(cv2.LUT(picture, DENSITY), matrix.astype(np.float32))
+    return np.clip(256 * np.exp(-densities) - 1, 0, 255).astype(np.uint8)
+
+
 def _at(point: np.ndarray) -> tuple[int, int]:
     return round(float(point[0])), round(float(point[1]))
 
@@ -134,14 +195,14 @@ def compress(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _warp(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Generator) -> np.ndarray:
-    """Crop, stretch, rotate and flip at once; what lies outside the picture is black."""
+    """Crop, stretch, rotate and flip at once; what lies outside the picture is black, or mirrored where endless."""
     height, width = picture.shape[:2]
     area = rng.uniform(recipe.smallest_crop, recipe.largest_crop)
     stretch = np.exp(rng.uniform(-1, 1) * np.log(recipe.aspect) / 2)
     crop_w, crop_h = width * np.sqrt(area) * stretch, height * np.sqrt(area) / stretch
     centre_x = width / 2 + rng.uniform(-0.5, 0.5) * abs(width - crop_w)
     centre_y = height / 2 + rng.uniform(-0.5, 0.5) * abs(height - crop_h)
-    angle = np.deg2rad(rng.uniform(-1, 1) * recipe.rotation_deg)
+    angle = np.deg2rad(rng.uniform(-1, 1) * recipe.rotation_deg + (90 * rng.integers(4) if recipe.turns else 0))
     flip_x = -1 if rng.random() < recipe.flip_horizontal else 1
     flip_y = -1 if rng.random() < recipe.flip_vertical else 1
     # from the new picture, about its centre, to the old one
@@ -150,7 +211,9 @@ def _warp(picture: np.ndarray, recipe: Recipe, side_px: int, rng: np.random.Gene
     matrix = rotate @ scale
     middle = np.array([centre_x, centre_y]) - 0.5 - matrix @ np.full(2, (side_px - 1) / 2)
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(picture, np.hstack([matrix, middle[:, None]]), (side_px, side_px), flags=flags)
+    outside = cv2.BORDER_REFLECT_101 if recipe.endless else cv2.BORDER_CONSTANT
+    to_old = np.hstack([matrix, middle[:, None]])
+    return cv2.warpAffine(picture, to_old, (side_px, side_px), flags=flags, borderMode=outside)
 
 
 def _colour(picture: np.ndarray, recipe: Recipe, rng: np.random.Generator) -> np.ndarray:

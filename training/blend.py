@@ -6,6 +6,7 @@ A start knows more kinds of acquisition than one fine-tuning set, so the average
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +16,11 @@ from torch import Tensor
 from medfusion.inference import class_logits
 from medfusion.network import MedFusionNet
 from medfusion.types import Task
-from training import loop
+from training import finish, loop
 from training.augment import RECIPES
-from training.config import TrainConfig
+from training.config import STARTS, TrainConfig
 from training.datasets import Augmented, Draw, Pictures
+from training.soup import Soup, stirred
 
 EPOCHS = (loop.BEST, loop.LAST)
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of training against the start; of equals the first
@@ -30,31 +32,52 @@ VARIANTS = 2  # of each picture of val, as in training
 class Blend:
     epoch: str  # one of EPOCHS
     share: float  # one of SHARES: the rest of the weights is the start's
+    seeds: tuple[int, ...] = ()  # of the networks whose average training comes to
 
 
 def blend(
-    network: MedFusionNet, folder: Path, config: TrainConfig, classes: tuple[str, ...], val: Pictures, task: Task
+    network: MedFusionNet,
+    folders: Mapping[int, Path],
+    config: TrainConfig,
+    classes: tuple[str, ...],
+    val: Pictures,
+    task: Task,
 ) -> Blend:
-    """Set the network to the chosen average, and say which. folder: of the run, with its checkpoints.
+    """Set the network to the chosen average, and say which. folders: soup.members, with their checkpoints.
+
+    A start from ImageNet or from scratch has no part in it: only networks of several seeds are averaged.
 
     Of all averages whose loss on val exceeds the least by at most one standard error of the difference, case by case
     (after Hastie 2009, section 7.10), the one that loses least on val as augmented in training: as good on such
     pictures, it is the surest on others.
     """
+    if config.start in STARTS:
+        soup = stirred(network, folders, loop.BEST, val, task)
+        network.load_state_dict(soup.weights)
+        network.eval()
+        return Blend(loop.BEST, 1.0, soup.seeds)
     first, labels = loop.started(config, classes, task)[0].state_dict(), torch.from_numpy(val.labels)
     shifted = variants(val, config)
+    soups: dict[str, Soup] = {}
     found: list[tuple[Blend, Tensor, float]] = []
     for epoch in EPOCHS:
-        trained = loop.weights_of(folder, epoch)
+        soup = stirred(network, folders, epoch, val, task)
+        if any(is_same(soup.weights, other.weights) for other in soups.values()):
+            continue  # the last epoch was the best
+        soups[epoch] = soup
         for share in SHARES:
-            mix(network, first, trained, share)
+            mix(network, first, soup.weights, share)
             plain = loop.calibrated_losses(loop.scores(network, val, task), labels)
-            found.append((Blend(epoch, share), plain, shifted_loss(network, shifted, labels, task)))
+            found.append((Blend(epoch, share, soup.seeds), plain, shifted_loss(network, shifted, labels, task)))
     least = min((plain for _, plain, _ in found), key=lambda plain: float(plain.mean()))
     good = [one for one in found if is_as_good(one[1], least)]
     best, _, _ = min(good, key=lambda one: one[2])
-    mix(network, first, loop.weights_of(folder, best.epoch), best.share)
+    mix(network, first, soups[best.epoch].weights, best.share)
     return best
+
+
+def is_same(weights: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value, others[name]) for name, value in weights.items())
 
 
 def is_as_good(losses: Tensor, least: Tensor) -> bool:
@@ -75,11 +98,21 @@ def variants(val: Pictures, config: TrainConfig) -> list[Tensor]:
     return [torch.stack([drawn[Draw(case, number, case)][0] for case in range(len(val))]) for number in range(VARIANTS)]
 
 
-@torch.no_grad()
 def shifted_loss(network: MedFusionNet, shifted: list[Tensor], labels: Tensor, task: Task) -> float:
-    losses = []
-    for pictures in shifted:
-        batches = (part.contiguous(memory_format=torch.channels_last) for part in pictures.split(BATCH))
-        answers = [class_logits(network(batch), task) for batch in batches]
-        losses.append(loop.calibrated_loss(torch.cat(answers), labels))
-    return sum(losses) / len(losses)
+    return sum(loop.calibrated_loss(scores, labels) for scores in answers(network, shifted, task)) / len(shifted)
+
+
+@torch.no_grad()
+def answers(network: MedFusionNet, shifted: list[Tensor], task: Task) -> list[Tensor]:
+    """Class logits (n, K) of each set of variants."""
+    batches = ([part.contiguous(memory_format=torch.channels_last) for part in one.split(BATCH)] for one in shifted)
+    return [torch.cat([class_logits(network(batch), task) for batch in parts]) for parts in batches]
+
+
+def temperature(network: MedFusionNet, val: Pictures, config: TrainConfig, task: Task) -> float:
+    """The temperature for val as it is and as augmented in training, together.
+
+    The weights were chosen on val, so alone it makes a network look surer than it may be on pictures from elsewhere.
+    """
+    found = [loop.scores(network, val, task), *answers(network, variants(val, config), task)]
+    return finish.fit_temperature(torch.cat(found), torch.cat([torch.from_numpy(val.labels)] * len(found)))

@@ -44,6 +44,7 @@ class TrainConfig:
     augmentation: str = "general"
     precision: str = "auto"
     seed: int = 0
+    seeds: int = 1  # networks trained from the same start, each with the next seed; their average is the model
     workers: int = 1
     device: str = "auto"
     minutes: float = 0.0  # time budget, shared evenly by search, folds and the training itself; 0: none
@@ -63,7 +64,7 @@ class TrainConfig:
             side = getattr(self, name)
             if side < STRIDE or side % STRIDE:
                 raise ConfigError(f"{name} is {side}. Choose a multiple of {STRIDE}.")
-        for name in ("epochs", "patience"):
+        for name in ("epochs", "patience", "seeds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}. Choose 1 or more.")
         if not 0 <= self.frozen_stages <= len(STAGES):

@@ -89,7 +89,7 @@ def measure(settings: TrainConfig, train: int, val: int, classes: int) -> Estima
 
 def total_s(settings: TrainConfig, epoch_s: float, twin_epoch_s: float) -> float:
     """Of the whole run. twin_epoch_s: an epoch of the twin on shuffled labels, by which maps are tested."""
-    epochs = settings.epochs * (1 + settings.folds) + settings.trials * settings.trial_epochs
+    epochs = settings.epochs * (settings.seeds + settings.folds) + settings.trials * settings.trial_epochs
     trained_s = min(epochs * epoch_s, 60 * settings.minutes or float("inf"))
     return trained_s + (settings.sanity_epochs * twin_epoch_s if settings.sanity_scans else 0.0)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from medfusion.errors import ConfigError
+from medfusion.types import ModelCard
 from training.config import TrainConfig
 from training.finish import About, about_from
 
@@ -42,6 +43,13 @@ def settings_from(given: dict[str, object]) -> TrainConfig:
         if isinstance(value, bool) or not isinstance(value, allowed):  # to Python, True is a whole number
             raise ConfigError(f"{name} is {value!r}. It must be of type {known[name].__name__}.")
     return TrainConfig(**given)  # type: ignore[arg-type]
+
+
+def settings_of(card: ModelCard) -> TrainConfig:
+    """The settings that a model was made with, as far as its card tells and they still exist, from no other model."""
+    known = {setting.name for setting in fields(TrainConfig)} - {"start"}
+    told: dict[str, object] = dict(card.training.get("config", {}))  # type: ignore[call-overload]
+    return TrainConfig(**{name: value for name, value in told.items() if name in known})  # type: ignore[arg-type]
 
 
 def write_plan(path: Path, plan: Plan) -> None:

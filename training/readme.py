@@ -24,6 +24,7 @@ def readme(card: ModelCard) -> str:
         results(card),
         f"Operating point: {card.operating_point.rule}" if card.role == "diagnosis" else "",
         calibration(card),
+        seeds(card),
         robustness(card.metrics.get("robustness")),
         sanity(card),
         "## Data",
@@ -65,6 +66,21 @@ def results(card: ModelCard) -> str:
 
 def estimate(figure: Mapping[str, float]) -> str:
     return f"{figure['value']:.3f} ({figure['low']:.3f} to {figure['high']:.3f})"
+
+
+def seeds(card: ModelCard) -> str:
+    """What each network of the average does alone: how far figures of the recipe vary by chance."""
+    found: Any = card.metrics.get("seeds")
+    if not isinstance(found, Mapping):
+        return ""
+    used = ", ".join(map(str, card.training.get("averaged_seeds", ())))  # type: ignore[call-overload]
+    lines = [f"The shipped weights are the average of seeds {used}. Each alone, by its most probable class:"]
+    for split in next(iter(found.values())):
+        each = "; ".join(
+            f"seed {seed} {row[split]['accuracy']:.3f} / {row[split]['auroc']:.3f}" for seed, row in found.items()
+        )
+        lines.append(f"- {split}, accuracy / AUROC: {each}.")
+    return "\n".join(lines)
 
 
 def calibration(card: ModelCard) -> str:

@@ -26,10 +26,9 @@ from medfusion.library import Model
 from medfusion.network import MedFusionNet
 from medfusion.sources import at_hand
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
-from training import compare, finish, loop, reference, sanity
-from training.blend import Blend, blend
+from training import blend, compare, finish, loop, reference, sanity, soup
 from training.cluster import train as on_cluster
-from training.config import STARTS, TrainConfig
+from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.folds import cross_validate
 from training.plan import Plan, read_plan
@@ -137,15 +136,14 @@ def make(
         watch.pin = pin(card, val)
 
     tell("Training")
-    network, trained = loop.started(config, classes, task)
-    network = loop.fit(network, train, val, task, shared, folder, resume, trained=trained, watch=watch)
+    network = soup.fit_all(train, val, classes, task, shared, folder, resume, watch)
     tell("Choosing weights, calibration and operating point")
-    mixed = Blend(loop.BEST, 1.0) if config.start in STARTS else blend(network, folder, config, classes, val, task)
+    mixed = blend.blend(network, soup.members(folder, config), config, classes, val, task)
     scores = loop.scores(network, val, task)
     if crossed:
         temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
     else:
-        temperature, labels = finish.fit_temperature(scores, torch.from_numpy(val.labels)), val.labels
+        temperature, labels = blend.temperature(network, val, config, task), val.labels
         probabilities = to_probabilities(scores, task, temperature).numpy()
     before = metrics.expected_calibration_error(to_probabilities(scores, task).numpy(), val.labels)
     card = replace(
@@ -158,6 +156,7 @@ def make(
             "seed": config.seed,
             "epoch": mixed.epoch,
             "share_of_training": mixed.share,  # the rest of the weights is the start's
+            "averaged_seeds": list(mixed.seeds),
             "config": asdict(config),
             **({"search": searched} if searched else {}),
             "versions": finish.versions(),
@@ -171,6 +170,10 @@ def make(
     sane = sanity.figures(model, train, val, config, tell)
     tell("Measuring on held-out pictures")
     more: dict[str, object] = {"cross_validation": crossed.figures} if crossed else {}
+    if config.seeds > 1:
+        parts = {"val": val, "test": pictures_of(data, pictures, "test", classes, spec)}
+        parts = {split: part for split, part in parts.items() if len(part)}
+        more["seeds"] = soup.figures(network, soup.members(folder, config), parts, task)
     return measured(out, model, data, before, {"sanity": sane} | more)
 
 
@@ -214,7 +217,9 @@ def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, k
     found = {split: evaluate.measure(model, part) for split, part in parts.items() if part.cases}
     figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
     figures |= {split: one.figures for split, one in found.items()}
-    figures |= {"robustness": corruptions.robustness(model, parts["val"]), **known}
+    if "robustness" not in known:
+        figures["robustness"] = corruptions.robustness(model, parts["val"])
+    figures |= known
     card = library.save(folder, replace(model.card, metrics=figures), model.network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return Made(replace(model, card=card), found["val"], found.get("test"))

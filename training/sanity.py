@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from medfusion.library import Model
 from training import loop
 from training.config import TrainConfig
 from training.datasets import Pictures, parts_of
+from training.plan import settings_of
 from training.readme import readme
 
 MOST = 500  # pictures with shuffled labels
@@ -41,9 +42,7 @@ def run(options: argparse.Namespace) -> str:
     """Write the figures to the card and its README.md. Returns which methods passed, in words."""
     folder = library.find(options.model)
     model = library.load(str(folder.resolve()), "cpu")
-    known = {setting.name for setting in fields(TrainConfig)} - {"start"}
-    told: dict[str, object] = dict(model.card.training.get("config", {}))  # type: ignore[call-overload]
-    config = TrainConfig(**{name: value for name, value in told.items() if name in known})  # type: ignore[arg-type]
+    config = settings_of(model.card)
     if options.sanity_epochs is not None:
         config = replace(config, sanity_epochs=options.sanity_epochs)
     train, val = parts_of(model.card, options.data, options.runs)

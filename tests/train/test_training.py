@@ -37,8 +37,11 @@ def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tm
     arguments = ["run", "--data", str(labelled_zip), "--out", str(out), "--runs", str(tmp_path / "runs")]
     small = ["--start", "scratch", "--frozen-stages", "0", "--epochs", "1", "--finish-epochs", "0", "--workers", "0"]
     sizes = ["--train-px", "32", "--side-px", "64", "--batch-size", "8", "--device", "cpu", "--seed", "7"]
-    assert training_command([*arguments, *small, *sizes, "--sanity-epochs", "1", "--sanity-scans", "2"]) == 0
+    few = ["--seeds", "2", "--sanity-epochs", "1", "--sanity-scans", "2"]
+    assert training_command([*arguments, *small, *sizes, *few]) == 0
     card = library.read_card(out)
+    assert set(card.training["averaged_seeds"]) <= {7, 8} == {int(seed) for seed in card.metrics["seeds"]}
+    assert "- test, accuracy / AUROC: seed 7 " in (out / "README.md").read_text()
     assert card.classes == ("left", "right")
     assert card.training["seed"] == 7
     assert {"train", "val", "test"} == set(card.data["splits"])
@@ -67,6 +70,23 @@ def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tm
     keys = {"accuracy", "balanced_accuracy", "auroc", "ece", "brier", "per_class", "split"}
     assert keys <= set(written)
     assert "accuracy" in capsys.readouterr().out
+
+
+def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_does_not_depend_on_it(
+    labelled_zip, tmp_path
+):
+    card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
+    card = replace(card, temperature=9.0, metrics={"robustness": {"mean_drop": 0.1, "drops": {}}})
+    made = library.save(tmp_path / "sides", card, loop.build("tiny", 1))
+    again = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
+    assert training_command(again) == 0
+    now = library.read_card(tmp_path / "sides")
+    assert now.weights_sha256 == made.weights_sha256
+    assert now.temperature != 9.0
+    assert len(now.set_thresholds) == 2
+    assert now.metrics["robustness"] == made.metrics["robustness"]
+    assert now.metrics["val"]["n"] == now.metrics["test"]["n"] == 12
+    assert now.training["command"] != made.training["command"]
 
 
 def fit(train, val, config, folder, resume=False):
@@ -345,7 +365,7 @@ def test_a_blend_is_good_on_val_and_of_those_the_best_on_val_as_augmented(tmp_pa
         state = {f"network.{name}": value for name, value in loop.build("tiny", 1, seed=seed).state_dict().items()}
         torch.save({"state_dict": state}, tmp_path / "checkpoints" / f"{epoch}.ckpt")
     network, labels = loop.build("tiny", 1), torch.from_numpy(val.labels)
-    chosen = blend(network, tmp_path, config, SIDES, val, "binary")
+    chosen = blend(network, {0: tmp_path}, config, SIDES, val, "binary")
 
     def losses(epoch, share):
         other = loop.build("tiny", 1)
