@@ -9,42 +9,34 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from xml.sax.saxutils import escape
 
 import highdicom
 import numpy as np
 import pydicom
 from highdicom import sr
 from highdicom.sr.coding import CodedConcept
-from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
-from reportlab.lib.pagesizes import A4
-from reportlab.lib.styles import getSampleStyleSheet
-from reportlab.lib.units import mm
-from reportlab.platypus import Image as PdfImage
-from reportlab.platypus import Paragraph, SimpleDocTemplate, Spacer, Table
 
 import medfusion
 from medfusion import inference
 from medfusion.errors import ConfigError
-from medfusion.explain import describe, record
-from medfusion.explain.record import Tests, overlay, shown
-from medfusion.imaging import display
+from medfusion.explain import record
+from medfusion.imaging.geometry import edges
 from medfusion.imaging.reader import quiet_decoders
 from medfusion.library import Model
-from medfusion.types import Explanation, Prediction, Scan
+from medfusion.report_parts import RESEARCH, Report, montage
+from medfusion.report_pdf import as_pdf
+from medfusion.types import Scan
 
-RESEARCH = "Research use only: not a medical device, not for diagnosis or treatment."
 FILE = "report.json"
 SCHEME = "99MEDFUSION"  # of codes that no standard has
-PANEL_PX = 512
 TYPE_2 = (  # attributes that the objects must have, empty where the scan has none
     "PatientID",
     "PatientName",
@@ -56,19 +48,8 @@ TYPE_2 = (  # attributes that the objects must have, empty where the scan has no
     "StudyTime",
     "ReferringPhysicianName",
 )
+__all__ = ["RESEARCH", "Report", "model_of", "verify", "write"]
 TOLERANCE = 1e-4  # between figures of another machine's processor and ours
-
-
-@dataclass(frozen=True, eq=False)
-class Report:
-    """One answer with its maps. content: the file of the scan."""
-
-    content: bytes
-    scan: Scan
-    model: Model
-    prediction: Prediction
-    made: Sequence[Explanation]
-    tests: Tests
 
 
 def write(folder: Path, report: Report) -> list[Path]:
@@ -136,107 +117,6 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
     finally:
         explanation.unlink(missing_ok=True)
     return found + [(f"map by {name}", same) for name, (_, same) in replayed.items()]
-
-
-def montage(report: Report) -> Image.Image:
-    """The scan and its maps side by side, with their names and the notice in the picture."""
-    picture = display(report.scan, report.prediction.frame)
-    panels = [
-        ("Scan", shown(picture).convert("RGB")),
-        *((one.method, overlay(picture, one.heatmap)) for one in report.made),
-    ]
-    sized = []
-    for name, panel in panels:
-        factor = PANEL_PX / max(panel.size)
-        sized.append((name, panel.resize((round(panel.width * factor), round(panel.height * factor)))))
-    font, line = ImageFont.load_default(18), 28
-    height = max(panel.height for _, panel in sized) + 3 * line
-    whole = Image.new("RGB", (sum(panel.width for _, panel in sized), height))
-    draw, left = ImageDraw.Draw(whole), 0
-    for name, panel in sized:
-        whole.paste(panel, (left, line))
-        draw.text((left + 6, 4), name, font=font, fill="white")
-        left += panel.width
-    draw.text((6, height - 2 * line), in_words(report.prediction), font=font, fill="white")
-    draw.text(
-        (6, height - line),
-        f"RESEARCH USE ONLY  {report.prediction.model_id} {report.prediction.model_version}",
-        font=font,
-        fill="white",
-    )
-    return whole
-
-
-def in_words(prediction: Prediction) -> str:
-    chances = ", ".join(
-        f"{name} {100 * p:.1f} %" for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
-    )
-    named = " + ".join(prediction.answers) or "none of the classes"
-    abstains = prediction.plausible is not None and len(prediction.plausible) != 1
-    return f"{'Abstains; else ' if abstains else ''}{named} ({chances})"
-
-
-def as_pdf(report: Report) -> bytes:
-    """One A4 page or two. The line for the patient is left to be filled in by hand."""
-    styles, out, card, said = getSampleStyleSheet(), io.BytesIO(), report.model.card, report.prediction
-    picture = io.BytesIO()
-    whole = montage(report)
-    whole.save(picture, "PNG")
-    width = 174 * mm
-    plausible = "not calibrated" if said.plausible is None else ", ".join(said.plausible) or "none"
-    rows = [
-        ["Patient", ""],
-        ["Answer", " + ".join(said.answers) or "none of the classes"],
-        ["Possible at 90 % coverage", plausible],
-        *([name, f"{100 * p:.1f} %"] for name, p in zip(said.classes, said.probabilities, strict=True)),
-        ["Operating point", said.operating_point.rule],
-        ["Model", f"{card.title} ({card.id} {card.version})"],
-        ["Weights, SHA-256", card.weights_sha256],
-        ["Scan, SHA-256", said.scan_sha256],
-        ["Frame", str(said.frame + 1)],
-        ["Made", datetime.now(UTC).isoformat(timespec="seconds")],
-    ]
-    cells = [[Paragraph(escape(text), styles["BodyText"]) for text in row] for row in rows]
-    table = Table(
-        cells,
-        colWidths=[48 * mm, 126 * mm],
-        style=[("LINEBELOW", (0, 0), (-1, -1), 0.25, "#c0c0c0"), ("VALIGN", (0, 0), (-1, -1), "TOP")],
-    )
-    story: list[Any] = [
-        Paragraph("MedFusionNet", styles["Title"]),
-        Paragraph(f"<b>{RESEARCH}</b>", styles["BodyText"]),
-        Spacer(1, 4 * mm),
-        PdfImage(io.BytesIO(picture.getvalue()), width, width * whole.height / whole.width),
-        Spacer(1, 4 * mm),
-        table,
-        Spacer(1, 4 * mm),
-        *(Paragraph(escape(f"Warning: {text}"), styles["BodyText"]) for text in said.warnings),
-        *(
-            Paragraph(
-                escape(f"{one.method}: {describe(one)} Settings: {dict(one.settings)}, seed {one.seed}."),
-                styles["BodyText"],
-            )
-            for one in report.made
-        ),
-        *(Paragraph(escape(f"Limit: {text}"), styles["BodyText"]) for text in card.limits),
-    ]
-    document = SimpleDocTemplate(
-        out,
-        pagesize=A4,
-        leftMargin=18 * mm,
-        rightMargin=18 * mm,
-        topMargin=14 * mm,
-        bottomMargin=14 * mm,
-        title="MedFusionNet report",
-        author="MedFusionNet",
-    )
-
-    def foot(canvas: Any, _: Any) -> None:
-        canvas.setFont("Helvetica", 8)
-        canvas.drawString(18 * mm, 8 * mm, RESEARCH)
-
-    document.build(story, onFirstPage=foot, onLaterPages=foot)
-    return out.getvalue()
 
 
 def source_of(report: Report) -> Dataset:
@@ -338,6 +218,7 @@ def as_sc(report: Report) -> bytes:
         referring_physician_name=data.ReferringPhysicianName,
         patient_orientation=("L", "F"),
     )
+    made.PatientOrientation = list(report.scan.orientation or ()) if edges(report.scan.orientation) else []
     made.BurnedInAnnotation = "YES"
     made.Laterality = report.scan.laterality or ""
     return written(made, report)

@@ -19,7 +19,7 @@ from safetensors.numpy import save as format_safetensors
 from medfusion import library
 from medfusion.errors import ModelDamaged
 from medfusion.library import Model
-from medfusion.preprocess import to_batch
+from medfusion.preprocess import squash, to_batch
 from medfusion.types import Route
 
 FOUNDATION = "foundation"
@@ -77,17 +77,29 @@ class Router:
 
     def route(self, picture: np.ndarray) -> Route:
         """The model that a display picture (H, W[, 3]) uint8 is for, or the reason why none of those known is."""
-        seen = features(self.foundation, picture)
-        distances = {model_id: float(reference.distance(seen)[0]) for model_id, reference in self.known.items()}
-        nearest, *others = sorted(distances, key=distances.__getitem__)
-        if distances[nearest] > 1:
-            reason = "This picture looks like none of those that the models were trained on. Check what it is."
-            return Route(None, reason, distances)
-        rivals = [name for name in others if distances[name] <= min(1, CLOSE * distances[nearest])]
-        if rivals:
-            names = ", ".join([nearest, *rivals])
-            return Route(None, f"This picture may be for several models: {names}. Choose one.", distances)
-        return Route(nearest, f"This picture looks like those that {nearest} was trained on.", distances)
+        return self.routes(squash(picture, self.foundation.card.input)[None])[0]
+
+    def routes(self, pictures: np.ndarray) -> list[Route]:
+        """The same of many, (B, h, w, 3) uint8 as the foundation takes them: one pass for all."""
+        seen = features(self.foundation, pictures)
+        far = {model_id: reference.distance(seen) for model_id, reference in self.known.items()}
+        return [
+            judge({model_id: float(distances[row]) for model_id, distances in far.items()})
+            for row in range(len(pictures))
+        ]
+
+
+def judge(distances: dict[str, float]) -> Route:
+    """The nearest model, unless it is too far, or another one nearly as near."""
+    nearest, *others = sorted(distances, key=distances.__getitem__)
+    if distances[nearest] > 1:
+        reason = "This picture looks like none of those that the models were trained on. Check what it is."
+        return Route(None, reason, distances)
+    rivals = [name for name in others if distances[name] <= min(1, CLOSE * distances[nearest])]
+    if rivals:
+        names = ", ".join([nearest, *rivals])
+        return Route(None, f"This picture may be for several models: {names}. Choose one.", distances)
+    return Route(nearest, f"This picture looks like those that {nearest} was trained on.", distances)
 
 
 def load() -> Router | None:

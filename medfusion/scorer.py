@@ -21,14 +21,15 @@ from PIL import Image
 
 from medfusion import places, worklist
 from medfusion.errors import MedFusionError
-from medfusion.types import ModelCard
-from medfusion.worklist import ANSWERED, HARMLESS, REFUSED, UNREADABLE, Entry
+from medfusion.triage import BATCH, risk_of, uncertainty_of
+from medfusion.types import ModelCard, Route, Scan
+from medfusion.worklist import ANSWERED, REFUSED, UNREADABLE, Entry
 
 if TYPE_CHECKING:
     from medfusion.library import Model
 
-BATCH = 32  # pictures answered at once
 TAKEN = 64  # cases looked up at once
+HELD_BYTES = 2**28  # of decoded pictures that wait for their model
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5
 LONGEST_S = 120.0  # for decoding one file
@@ -93,12 +94,21 @@ def limited() -> Iterator[None]:
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
-    """A decoded case. model_id: "" where none is for it, and warnings then say why."""
+class Decoded:
+    """A case whose file is read, before it is known which model it is for."""
 
     entry: Entry
-    model_id: str
-    pictures: np.ndarray  # (F, h, w, 3) uint8 as the model takes them
+    scan: Scan
+    middle: np.ndarray  # its middle frame as it is displayed
+    seen: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """A case as its model takes it: pictures (F, h, w, 3) uint8."""
+
+    entry: Entry
+    pictures: np.ndarray
     seen: dict[str, Any]
     warnings: list[str]
 
@@ -115,30 +125,25 @@ class Scorer:
     def score(self, taken: list[Entry]) -> None:
         """Decode, find the model, and answer: small cases together, each large one by itself."""
         groups: dict[str, list[Looked]] = {}
+        decoded: list[Decoded] = []
         for one in taken:
             try:
                 with worklist.suspected(one.id), limited():
-                    case = self.look(one)
+                    decoded.append(self.decode(one))
             except (MedFusionError, OSError) as error:
                 reason = str(error) if isinstance(error, MedFusionError) else "The file of this case is gone."
                 worklist.keep_outcome(one.id, UNREADABLE, reason)
-                continue
-            if not case.model_id:
-                worklist.keep_outcome(one.id, REFUSED, case.warnings[0], **case.seen)
-                continue
-            group = groups.setdefault(case.model_id, [])
-            group.append(case)
-            if sum(len(held.pictures) for held in group) >= BATCH:
-                self.answer(case.model_id, groups.pop(case.model_id))
+            if len(decoded) >= BATCH or sum(case.scan.frames.nbytes for case in decoded) > HELD_BYTES:
+                self.send(decoded, groups)
+                decoded = []
+        self.send(decoded, groups)
         for model_id, group in groups.items():
             self.answer(model_id, group)
 
-    def look(self, one: Entry) -> Looked:
-        """Decode a case and find the model that it is for. Raises ScanError."""
-        from medfusion import inference, library
+    def decode(self, one: Entry) -> Decoded:
+        """Read a file, and keep a small picture of it. Raises ScanError."""
         from medfusion.apart import read_scan
         from medfusion.imaging import display
-        from medfusion.preprocess import squash
 
         scan = read_scan(one.path.read_bytes())
         seen = {"modality": scan.modality or "", "body_part": scan.body_part or "", "frames": scan.frame_count}
@@ -146,14 +151,43 @@ class Scorer:
         small = Image.fromarray(middle)
         small.thumbnail((THUMB_PX, THUMB_PX))
         small.save(one.thumbnail, "WEBP", quality=80)
-        route = self.router.route(middle) if self.router else None
-        if route is None or route.model_id is None:
-            return Looked(
-                one, "", np.empty(0), seen, [route.reason if route else "No model is installed. Install one."]
-            )
-        card = library.read_card(library.find(route.model_id))
+        return Decoded(one, scan, middle, seen)
+
+    def send(self, decoded: list[Decoded], groups: dict[str, list[Looked]]) -> None:
+        """To the group of its model; a full group is answered. The router looks at all of them in one pass."""
+        for case, route in zip(decoded, self.routes([case.middle for case in decoded]), strict=True):
+            if route.model_id is None:
+                worklist.keep_outcome(case.entry.id, REFUSED, route.reason, **case.seen)
+                continue
+            try:
+                with worklist.suspected(case.entry.id), limited():
+                    looked = self.prepare(case, route)
+            except MedFusionError as error:
+                worklist.keep_outcome(case.entry.id, UNREADABLE, str(error), **case.seen)
+                continue
+            group = groups.setdefault(route.model_id, [])
+            group.append(looked)
+            if sum(len(held.pictures) for held in group) >= BATCH:
+                self.answer(route.model_id, groups.pop(route.model_id))
+
+    def routes(self, pictures: list[np.ndarray]) -> list[Route]:
+        """The model that each display picture is for."""
+        from medfusion.preprocess import squash
+
+        if self.router is None:
+            return [Route(None, "No model is installed. Install one.", {}) for _ in pictures]
+        spec = self.router.foundation.card.input
+        return self.router.routes(np.stack([squash(picture, spec) for picture in pictures])) if pictures else []
+
+    def prepare(self, case: Decoded, route: Route) -> Looked:
+        """All frames as the model takes them."""
+        from medfusion import inference, library
+        from medfusion.imaging import display
+        from medfusion.preprocess import squash
+
+        card, scan = library.read_card(library.find(route.model_id or "")), case.scan
         pictures = np.stack([squash(display(scan, frame), card.input) for frame in range(scan.frame_count)])
-        return Looked(one, route.model_id, pictures, seen, inference.input_warnings(card, scan, middle, route))
+        return Looked(case.entry, pictures, case.seen, inference.input_warnings(card, scan, case.middle, route))
 
     def answer(self, model_id: str, group: list[Looked]) -> None:
         from medfusion import inference, library
@@ -192,19 +226,6 @@ def judged(card: ModelCard, rows: np.ndarray, warnings: list[str]) -> dict[str, 
         "along": risks if len(risks) > 1 else [],
         "warnings": warnings,
     }
-
-
-def risk_of(row: np.ndarray, classes: tuple[str, ...]) -> float:
-    """The probability of anything but a harmless class; where none is harmless, that of the most probable one."""
-    harmless = [index for index, name in enumerate(classes) if name.lower() in HARMLESS]
-    return float(np.clip(1 - row[harmless].sum(), 0, 1)) if harmless else float(row.max())
-
-
-def uncertainty_of(row: np.ndarray, task: str) -> float:
-    """Entropy over its largest value, 0..1; of several labels, the mean of each."""
-    rows = np.stack([row, 1 - row], axis=1) if task == "multilabel" else row[None]
-    kept = np.clip(rows, 1e-12, 1)
-    return float((-(kept * np.log(kept)).sum(axis=1) / np.log(rows.shape[1])).mean())
 
 
 if __name__ == "__main__":

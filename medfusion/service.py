@@ -1,4 +1,8 @@
-"""Everything that pages may ask of this package. Each call is one step of upload → answer → evidence."""
+"""Everything that pages may ask of this package. Each call is one step of upload → answer → evidence.
+
+Calls that open files, models or records are for readers only; those that look at what the caller holds already are not
+guarded again.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,25 @@ from pathlib import Path
 
 from PIL import Image
 
-from medfusion import evaluate, evaluation_report, export, inference, library, report, router, samples
-from medfusion.apart import prepare, read_mask, read_scan
+from medfusion import apart, evaluate, evaluation_report, export, inference, library, report, router, samples, triage
+from medfusion.access import READER, needs
+from medfusion.apart import prepare
 from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
 from medfusion.explain import explain as _explain
+from medfusion.explain import faithfulness as _faithfulness
+from medfusion.explain import shortcuts as _shortcuts
 from medfusion.explain.agreement import Agreement, agreement, disagreement
-from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness, faithfulness
+from medfusion.explain.change import Change, change
+from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness
 from medfusion.explain.record import Tests
-from medfusion.explain.shortcuts import Shortcuts, shortcuts
+from medfusion.explain.shortcuts import Shortcuts
 from medfusion.explain.sight import shift_of
 from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.explain.truth import Overlap, against
 from medfusion.export import Exported
 from medfusion.imaging import display, presets
+from medfusion.imaging.geometry import edges, unit
+from medfusion.imaging.marks import SIDES, mark
 from medfusion.library import Model
 from medfusion.router import Router
 from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
@@ -32,7 +42,9 @@ __all__ = [
     "RANDOM_MAPS",
     "SEEDS",
     "SHARES",
+    "SIDES",
     "Agreement",
+    "Change",
     "Exported",
     "Faithfulness",
     "Model",
@@ -43,9 +55,11 @@ __all__ = [
     "Tests",
     "against",
     "agreement",
+    "change",
     "describe",
     "disagreement",
     "display",
+    "edges",
     "evaluate_labelled",
     "explain",
     "export_folder",
@@ -55,8 +69,10 @@ __all__ = [
     "list_samples",
     "load_model",
     "load_router",
+    "mark",
     "model_problems",
     "overlay",
+    "patient_of",
     "predict",
     "prepare",
     "presets",
@@ -64,25 +80,35 @@ __all__ = [
     "read_sample",
     "read_scan",
     "refusal",
+    "risk_along",
     "route",
     "save_explanations",
     "shortcuts",
     "stability",
     "suggest_model",
+    "unit",
 ]
 
 Progress = Callable[[float], None]  # called with the part done, 0..1
+reads = needs(READER)
+
+patient_of = reads(apart.patient_of)
+read_scan, read_mask = reads(apart.read_scan), reads(apart.read_mask)
+faithfulness, shortcuts = reads(_faithfulness.faithfulness), reads(_shortcuts.shortcuts)
 
 
+@reads
 def list_models() -> list[ModelCard]:
     return library.list_cards()
 
 
+@reads
 def model_problems() -> list[str]:
     """One sentence for each installed model that cannot be used."""
     return library.problems()
 
 
+@reads
 def load_model(model_id: str) -> Model:
     """Ready for many answers and maps: compiled where that is faster."""
     model = library.load(model_id)
@@ -91,6 +117,7 @@ def load_model(model_id: str) -> Model:
     return model
 
 
+@reads
 def suggest_model(scan: Scan) -> str | None:
     """The id of the model that suits a scan by its headers or colours, None when none or several do.
 
@@ -102,21 +129,31 @@ def suggest_model(scan: Scan) -> str | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
+@reads
 def load_router() -> Router | None:
     """What tells which model a scan is for; None where no foundation model is installed."""
     return router.load()
 
 
+@reads
 def route(known: Router, scan: Scan, frame: int = 0) -> Route:
     """The model that a scan is for, or the reason why none is."""
     return known.route(display(scan, frame))
 
 
+@reads
 def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None) -> Prediction:
     """Answer one frame. route: where the scan belongs; a model that it is not for answers with a warning."""
     return inference.predict(model, scan, frame, route)
 
 
+@reads
+def risk_along(model: Model, scan: Scan, progress: Progress | None = None) -> tuple[float, ...]:
+    """The risk of each frame: the probability of anything but a harmless class."""
+    return triage.risk_along(model, scan, progress)
+
+
+@reads
 def explain(
     model: Model,
     scan: Scan,
@@ -141,6 +178,7 @@ def overlay(scan: Scan, explanation: Explanation) -> Image.Image:
     return record.overlay(display(scan, explanation.frame), explanation.heatmap)
 
 
+@reads
 def save_explanations(
     model: Model, scan: Scan, made: list[Explanation], tests: Tests, prediction: Prediction, content: bytes
 ) -> bytes:
@@ -154,6 +192,7 @@ def save_explanations(
         return Path(shutil.make_archive(f"{folder}/maps", "zip", folder, "maps")).read_bytes()
 
 
+@reads
 def evaluate_labelled(model: Model, source: Path, split: str, progress: Progress | None = None) -> EvaluationReport:
     """Measure a model on a labelled zip. split: all, test or val. Raises DataError with what to mend."""
     part = evaluate.part_of(source, split)
@@ -164,19 +203,23 @@ def evaluate_labelled(model: Model, source: Path, split: str, progress: Progress
         return EvaluationReport(measured.figures, Path(archive).read_bytes())
 
 
+@reads
 def export_onnx(model_id: str) -> Exported:
     """A model for other programs, checked against the original. Raises ModelDamaged when they differ."""
     return export.to_onnx(model_id)
 
 
+@reads
 def export_folder(model_id: str) -> bytes:
     """A model for another installation, as a zip."""
     return export.folder_as_zip(model_id)
 
 
+@reads
 def list_samples() -> list[Sample]:
     return samples.list_samples()
 
 
+@reads
 def read_sample(sample_id: str) -> Scan:
     return samples.read_sample(sample_id)

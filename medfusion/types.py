@@ -70,6 +70,7 @@ class Stripped:
     series: str = ""
     instance: int = 0
     burned_in: bool = False
+    day: int | None = None  # of the study, on a calendar of the patient's own: only differences mean anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ class Scan:
     laterality: str | None = None  # "L", "R" or None
     orientation: tuple[str, ...] | None = None  # patient orientation of the row and column directions, ("L", "F")
     spacing_mm: tuple[float, float] | None = None  # (between rows, between columns)
+    spacing_at: Literal["body", "detector", "film"] = "body"  # where the millimetres are those of a ruler
     transfer_syntax: str | None = None  # by name
     notes: tuple[str, ...] = ()  # what a reader should know, in sentences
     identity: Identity | None = None

@@ -13,14 +13,14 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
 from medfusion import access, apart, places, privacy
@@ -34,7 +34,6 @@ from medfusion.sources import opened_zip
 from medfusion.types import DEFAULT_LIMITS
 
 __all__ = ["ANSWERED", "REFUSED", "UNREADABLE", "WAITING"]
-HARMLESS = ("normal", "notumor", "no_tumor", "benign", "healthy", "no_finding", "non_covid")  # risk is all the rest
 NAMED_LABEL = 128
 SPARE_BYTES = 2**30  # left on the disk for answers and log
 ZIP_BEGIN = b"PK\x03\x04"
@@ -79,6 +78,7 @@ class Entry:
     burned_in: bool
     answer: Answer | None = None
     label: str | None = None  # of the last read
+    day: int | None = None  # of the study; only differences between studies of one patient mean anything
 
     @property
     def path(self) -> Path:
@@ -133,7 +133,8 @@ def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, b
             return faster, False
         row = CaseRow(
             added=datetime.now(UTC), source=source, status=WAITING, sha256=sha256, file=sha256, patient=bare.patient,
-            study=bare.study, series=bare.series, instance=bare.instance, burned_in=bare.burned_in, details={},
+            study=bare.study, series=bare.series, instance=bare.instance, burned_in=bare.burned_in,
+            details={} if bare.day is None else {"day": bare.day},
         )  # fmt: skip
         opened.add(row)
         opened.flush()
@@ -171,6 +172,7 @@ def heads(listed: Sequence[Entry]) -> list[Entry]:
     return found
 
 
+@needs(READER)
 def series_sizes() -> dict[str, int]:
     """How many files there are of each series."""
     with session() as opened:
@@ -178,6 +180,7 @@ def series_sizes() -> dict[str, int]:
     return {row[0]: row[1] for row in rows if row[0]}
 
 
+@needs(READER)
 def with_series(listed: Iterable[Entry]) -> list[int]:
     """The case numbers of these and of all files of their series."""
     held = list(listed)
@@ -187,14 +190,26 @@ def with_series(listed: Iterable[Entry]) -> list[int]:
     return sorted({*more, *(one.id for one in held)})
 
 
-def risk_along(one: Entry) -> list[float]:
-    """The risk of each frame, or of each file of the series in order of instance numbers."""
+@needs(READER)
+def slices(one: Entry) -> list[Entry]:
+    """The files of the case's series in order of instance numbers; the case alone where it is of no series."""
+    if not one.series:
+        return [one]
+    return sorted(listed(CaseRow.series == one.series), key=lambda other: (other.instance, other.id))
+
+
+@needs(READER)
+def risk_along(one: Entry) -> list[float | None]:
+    """The risk of each frame, or of each slice of the series; None where a slice has no answer."""
     if one.answer and one.answer.along:
         return list(one.answer.along)
-    if not one.series:
-        return []
-    slices = [other for other in entries() if other.series == one.series and other.answer]
-    return [other.answer.risk for other in sorted(slices, key=lambda other: other.instance) if other.answer]
+    return [other.answer.risk if other.answer else None for other in slices(one)]
+
+
+@needs(READER)
+def of_patient(patient: str) -> list[Entry]:
+    """The answered cases of a patient, by pseudonym."""
+    return [one for one in listed(CaseRow.patient == patient) if one.answer] if patient else []
 
 
 def waiting(most: int) -> list[Entry]:
@@ -204,6 +219,7 @@ def waiting(most: int) -> list[Entry]:
         return [entry(row) for row in rows]
 
 
+@needs(READER)
 def counts() -> dict[str, int]:
     """How many cases there are of each status."""
     with session() as opened:
@@ -214,18 +230,41 @@ def counts() -> dict[str, int]:
 @needs(READER)
 def entries() -> list[Entry]:
     """All cases with their last answer and read: the riskiest first, of equal ones the least certain."""
+    return sorted(listed(), key=urgency)
+
+
+def listed(*which: ColumnElement[bool]) -> list[Entry]:
+    """The cases that meet conditions, with their last answer and read, in no order."""
+    ids = select(CaseRow.id).where(*which)
     with session() as opened:
-        newest = select(func.max(AnswerRow.id)).group_by(AnswerRow.case_id)
+        newest = select(func.max(AnswerRow.id)).where(AnswerRow.case_id.in_(ids)).group_by(AnswerRow.case_id)
         answers = {row.case_id: row for row in opened.scalars(select(AnswerRow).where(AnswerRow.id.in_(newest)))}
-        last = select(func.max(ReadRow.id)).group_by(ReadRow.case_id)
+        last = select(func.max(ReadRow.id)).where(ReadRow.case_id.in_(ids)).group_by(ReadRow.case_id)
         reads = {row.case_id: row for row in opened.scalars(select(ReadRow).where(ReadRow.id.in_(last)))}
-        rows = opened.scalars(select(CaseRow)).all()
-        found = [entry(row, answers.get(row.id), reads.get(row.id)) for row in rows]
-    return sorted(found, key=urgency)
+        rows = opened.scalars(select(CaseRow).where(*which)).all()
+        return [entry(row, answers.get(row.id), reads.get(row.id)) for row in rows]
 
 
 def urgency(one: Entry) -> tuple[float, float, int]:
     return (-one.answer.risk, -one.answer.uncertainty, one.id) if one.answer else (1, 0, one.id)
+
+
+def doubt(one: Entry) -> tuple[float, float, int]:
+    """The least certain first, of equal ones the riskiest."""
+    return (-one.answer.uncertainty, -one.answer.risk, one.id) if one.answer else (1, 0, one.id)
+
+
+def both(one: Entry) -> tuple[float, int]:
+    """Risky and uncertain ones first: they gain most from a second look."""
+    return (-one.answer.risk * one.answer.uncertainty, one.id) if one.answer else (1, one.id)
+
+
+ORDERS: dict[str, Callable[[Entry], tuple[float, ...]]] = {
+    "Risk": urgency,
+    "Uncertainty": doubt,
+    "Risk × uncertainty": both,
+    "Newest": lambda one: (-one.id,),
+}
 
 
 def entry(row: CaseRow, answer: AnswerRow | None = None, read: ReadRow | None = None) -> Entry:
@@ -233,7 +272,7 @@ def entry(row: CaseRow, answer: AnswerRow | None = None, read: ReadRow | None = 
     more = ("modality", "body_part", "frames", "burned_in")
     return Entry(
         **{name: getattr(row, name) for name in (*names, *more)}, answer=answered(answer) if answer else None,
-        label=read.label if read else None,
+        label=read.label if read else None, day=row.details.get("day"),
     )  # fmt: skip
 
 
@@ -245,12 +284,13 @@ def answered(row: AnswerRow) -> Answer:
     )  # fmt: skip
 
 
+@needs(READER)
 def find(case_id: int) -> Entry:
     """Raises RecordsError when there is no such case."""
-    found = next((one for one in entries() if one.id == case_id), None)
-    if found is None:
+    found = listed(CaseRow.id == case_id)
+    if not found:
         raise RecordsError(f"Case {case_id} is not there any more. Choose another one.")
-    return found
+    return found[0]
 
 
 def keep_outcome(

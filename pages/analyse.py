@@ -3,7 +3,7 @@
 import streamlit as st
 
 from medfusion.access import READER
-from pages.ui import components, evidence, login, overlay, reading, resources, state, view
+from pages.ui import components, evidence, login, overlay, reading, resources, stack, state, view
 from pages.ui.messages import explained_errors
 
 login.enter(READER)
@@ -31,6 +31,7 @@ components.show_rejected()
 with explained_errors():
     scan = resources.scan(case)
     components.show_facts(scan)
+    stack.begin(case, scan)
     with st.sidebar:
         seen = view.view_controls(case, scan)
         reading.choose_mode(case)
@@ -51,4 +52,5 @@ with explained_errors():
     with answer:
         components.show_prediction(prediction, card)
         reading.show(case, card, prediction)
+    stack.show_along(case, scan, card, seen.frame)
     evidence.show_evidence(case, scan, seen, prediction, card)

@@ -6,25 +6,24 @@ import json
 from typing import Any, BinaryIO
 
 from medfusion import library
-from medfusion.access import TRAINER, needs
+from medfusion.access import READER, TRAINER, needs
 from medfusion.errors import ModelNotFound
 from medfusion.types import ModelCard
-from training import jobs, public_sets, sets
+from training import estimate as trial
+from training import events, jobs, plan, public_sets, sets
 from training import promote as promotion
 from training.augment import RECIPES
 from training.balance import BALANCES
 from training.config import PRECISIONS, STARTS, TrainConfig
-from training.estimate import Estimate, estimate
-from training.events import Event, epochs, in_lines, last, read_events
+from training.estimate import Estimate
+from training.events import Event, epochs, in_lines, last
 from training.finish import About
-from training.jobs import Run, list_runs
-from training.jobs import find as find_run
-from training.plan import Plan, read_plan
+from training.jobs import Run
+from training.plan import Plan
 from training.preflight import Preflight, in_words_of_kind
-from training.promote import SHORTEST_REASON, PromotionRefused, Version, list_versions, objections, result_of
+from training.promote import SHORTEST_REASON, PromotionRefused, Version
 from training.public_sets import PX, PublicSet, list_public
-from training.sets import StoredSet, check, forget_check, list_sets, sheets
-from training.sets import find as find_set
+from training.sets import StoredSet
 
 __all__ = [
     "BALANCES",
@@ -80,30 +79,40 @@ __all__ = [
 ]
 
 
-start, stop, cancel = needs(TRAINER)(jobs.start), needs(TRAINER)(jobs.stop), needs(TRAINER)(jobs.cancel)
-resume, delete, finish = needs(TRAINER)(jobs.resume), needs(TRAINER)(jobs.delete), needs(TRAINER)(jobs.finish)
-leave_out, delete_set = needs(TRAINER)(sets.leave_out), needs(TRAINER)(sets.delete)
-keep_public = needs(TRAINER)(public_sets.keep_public)
-promote, roll_back = needs(TRAINER)(promotion.promote), needs(TRAINER)(promotion.roll_back)
+trains, reads = needs(TRAINER), needs(READER)
+
+start, stop, cancel = trains(jobs.start), trains(jobs.stop), trains(jobs.cancel)
+resume, delete, finish = trains(jobs.resume), trains(jobs.delete), trains(jobs.finish)
+list_runs, find_run, read_events = trains(jobs.list_runs), trains(jobs.find), trains(events.read_events)
+leave_out, delete_set = trains(sets.leave_out), trains(sets.delete)
+list_sets, find_set, check = trains(sets.list_sets), trains(sets.find), trains(sets.check)
+sheets, forget_check, keep_public = trains(sets.sheets), trains(sets.forget_check), trains(public_sets.keep_public)
+read_plan, estimate = trains(plan.read_plan), trains(trial.estimate)
+promote, roll_back = trains(promotion.promote), trains(promotion.roll_back)
+objections, result_of = trains(promotion.objections), trains(promotion.result_of)
+list_versions = reads(promotion.list_versions)  # they stand on the Model library page
 
 
-@needs(TRAINER)
+@trains
 def keep(name: str, upload: BinaryIO, size: int) -> StoredSet:
     """Store an uploaded zip, or a file of the form of MedMNIST. Raises DataError when it is no labelled set."""
     return (public_sets.keep_file if name.lower().endswith(".npz") else sets.keep)(name, upload, size)
 
 
+@trains
 def crossed_of(run: Run) -> dict[str, Any] | None:
     """What cross-validation found, as in folds.measured; None where there was none."""
     path = run.folder / "cross_validation.json"  # training.folds is not imported for it: PyTorch takes seconds
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
+@trains
 def card_of(run: Run) -> ModelCard:
     """The card of a run's model, promoted or not. Raises ModelError when it is gone or damaged."""
     return library.read_card(run.folder / "model")
 
 
+@trains
 def list_starts(classes: tuple[str, ...]) -> list[ModelCard]:
     """The models that a run may start from, those with the same classes first, then the foundation."""
     order = {True: 0, False: 2}

@@ -13,7 +13,7 @@ import numpy as np
 from medfusion.apart.pool import pool
 from medfusion.types import DEFAULT_LIMITS, Limits, Scan, Stripped
 
-__all__ = ["prepare", "read_mask", "read_scan", "strip"]
+__all__ = ["patient_of", "prepare", "read_mask", "read_scan", "strip"]
 
 
 def prepare() -> None:
@@ -38,3 +38,9 @@ def strip(content: bytes, limits: Limits = DEFAULT_LIMITS) -> Stripped:
     """The same picture without identity, as `privacy.strip` says. Raises ScanError."""
     stripped: Stripped = pool().call("strip", limits, content=content, limits=limits)
     return stripped
+
+
+def patient_of(content: bytes, limits: Limits = DEFAULT_LIMITS) -> str:
+    """The pseudonym of the patient that a file names, as `privacy.patient_of` says. Raises ScanError."""
+    named: str = pool().call("patient_of", limits, content=content)
+    return named

@@ -28,6 +28,7 @@ TASKS = {  # name in a request → module and function
     "read_scan": ("medfusion.imaging", "read_scan"),
     "read_mask": ("medfusion.imaging", "read_mask"),
     "strip": ("medfusion.privacy", "strip"),
+    "patient_of": ("medfusion.privacy", "patient_of"),
 }
 
 

@@ -26,6 +26,7 @@ from medfusion.explain.stability import Stability
 from medfusion.explain.truth import Overlap
 from medfusion.explain.words import degenerate
 from medfusion.imaging import display
+from medfusion.imaging.marks import mark
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
 
@@ -52,14 +53,14 @@ def write(folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], t
     try:
         folder.mkdir(parents=True, exist_ok=True)
         picture = display(scan, made[0].frame)
-        shown(picture).save(folder / "scan.png")
+        mark(shown(picture), scan).save(folder / "scan.png")
         for found in made:
             arrays = {name: getattr(found, name) for name in ARRAYS}
             if found.method in tests.stability:
                 over = tests.stability[found.method]
                 arrays |= {"mean_over_seeds": over.mean, "deviation_over_seeds": over.deviation}
             np.savez_compressed(folder / f"{found.method}.npz", **arrays)
-            overlay(picture, found.heatmap).save(folder / f"{found.method}.png")
+            mark(overlay(picture, found.heatmap), scan).save(folder / f"{found.method}.png")
         text = json.dumps(account(model, made, tests), indent=2, ensure_ascii=False) + "\n"
         (folder / ACCOUNT).write_text(text, encoding="utf-8")
     except OSError as error:

@@ -36,7 +36,7 @@ def read_dicom(data: bytes, name: str, limits: Limits, with_identity: bool) -> S
     check_streams(dataset)
     dataset.NumberOfFrames = frames
     pixels = decode(dataset)
-    spacing_mm, spacing_note = headers.spacing(dataset)
+    spacing = headers.spacing(dataset)
     return Scan(
         frames=pixels.frames,
         name=name,
@@ -49,9 +49,10 @@ def read_dicom(data: bytes, name: str, limits: Limits, with_identity: bool) -> S
         body_part=headers.text(dataset, "BodyPartExamined"),
         laterality=headers.laterality(dataset),
         orientation=headers.orientation(dataset),
-        spacing_mm=spacing_mm,
+        spacing_mm=spacing.mm,
+        spacing_at=spacing.at,
         transfer_syntax=dataset.file_meta.TransferSyntaxUID.name,
-        notes=headers.notes(dataset) + ((spacing_note,) if spacing_note else ()),
+        notes=headers.notes(dataset) + spacing.notes,
         identity=headers.identity(dataset) if with_identity else None,
         padding=pixels.padding,
     )

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from pydicom import Dataset, Sequence
 from pydicom.multival import MultiValue
 
+from medfusion.imaging.geometry import direction
 from medfusion.types import Identity, VoiLut, Window
 
+AT_DETECTOR = "Distances are measured at the detector: in the body they are smaller by the magnification"
 FUNCTIONS = {"LINEAR": "LINEAR", "LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
 
 
@@ -148,37 +151,81 @@ def laterality(dataset: Dataset) -> str | None:
 
 
 def orientation(dataset: Dataset) -> tuple[str, ...] | None:
-    """Patient orientation of rows and columns: as stated, else from the direction cosines (PS3.3 C.7.6.2.1.1)."""
+    """Patient orientation of rows and columns: as stated, else from the direction cosines (PS3.3 C.7.6.2.1.1).
+
+    None, too, where the frames lie in different ways.
+    """
     stated = strings(dataset, "PatientOrientation")
     if len(stated) == 2 and all(stated):
         return tuple(stated)
-    for place in places(dataset, "PlaneOrientationSequence"):
+    found = {cosines_of(dataset, frame) for frame in range(described_frames(dataset))}
+    lying = {(direction(list(one[:3])), direction(list(one[3:]))) for one in found if one}
+    return lying.pop() if len(lying) == 1 and None not in found else None
+
+
+def cosines_of(dataset: Dataset, frame: int) -> tuple[float, ...] | None:
+    for place in places(dataset, "PlaneOrientationSequence", frame):
         cosines = numbers(place, "ImageOrientationPatient")
         if len(cosines) == 6:
-            return direction(cosines[:3]), direction(cosines[3:])
+            return tuple(cosines)
     return None
 
 
-def direction(cosines: list[float]) -> str:
-    """The letter of the main direction: x grows to the Left, y to the Posterior, z to the Head."""
-    axis = max(range(3), key=lambda i: abs(cosines[i]))
-    return "LPH"[axis] if cosines[axis] > 0 else "RAF"[axis]
+def described_frames(dataset: Dataset) -> int:
+    """How many frames have attributes of their own; at least one to ask for."""
+    return max(1, len(sequence(dataset, "PerFrameFunctionalGroupsSequence")))
 
 
-def spacing(dataset: Dataset) -> tuple[tuple[float, float] | None, str | None]:
-    """Millimetres between rows and between columns, and a caution where they are not those of the body."""
-    for place in places(dataset, "PixelMeasuresSequence"):
+@dataclass(frozen=True)
+class Spacing:
+    """mm: between rows and between columns, None where it is not known. at: where a ruler would show the same."""
+
+    mm: tuple[float, float] | None = None
+    at: Literal["body", "detector", "film"] = "body"
+    notes: tuple[str, ...] = ()
+
+
+def spacing(dataset: Dataset) -> Spacing:
+    """How far pixels lie apart. What was measured at a detector counts as the body's only if the file calibrates it."""
+    found = {measures_of(dataset, frame) for frame in range(described_frames(dataset))}
+    if len(found) > 1:
+        return Spacing(notes=("Its frames have different pixel sizes: distances are in pixels.",))
+    own, imager = found.pop(), positive_pair(numbers(dataset, "ImagerPixelSpacing"))
+    if own and own == imager and not text(dataset, "PixelSpacingCalibrationType"):  # PS3.3 10.7.1.3: not calibrated
+        own = None
+    if own:
+        return Spacing(own)
+    if imager:
+        return Spacing(imager, "detector", (AT_DETECTOR + magnified(dataset),))
+    if film := positive_pair(numbers(dataset, "NominalScannedPixelSpacing")):
+        return Spacing(film, "film", ("Distances are those on the film that was scanned, not those in the body.",))
+    return of_ultrasound(dataset)
+
+
+def measures_of(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    for place in places(dataset, "PixelMeasuresSequence", frame):
         if pair := positive_pair(numbers(place, "PixelSpacing")):
-            return pair, None
-    for keyword in ("ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        if pair := positive_pair(numbers(dataset, keyword)):
-            return pair, "Distances are measured at the detector: in the body they are smaller by the magnification."
-    for region in sequence(dataset, "SequenceOfUltrasoundRegions"):
-        units = (number(region, "PhysicalUnitsXDirection"), number(region, "PhysicalUnitsYDirection"))
-        deltas = [abs(number(region, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX"]  # cm to mm
-        if units == (3, 3) and (pair := positive_pair(deltas)):
-            return pair, None
-    return None, None
+            return pair
+    return None
+
+
+def magnified(dataset: Dataset) -> str:
+    factor = number(dataset, "EstimatedRadiographicMagnificationFactor")
+    return f" (the file estimates {factor:.3g} times)." if factor and factor > 1 else "."
+
+
+def of_ultrasound(dataset: Dataset) -> Spacing:
+    """What the regions of an ultrasound picture say, where all of them say the same (PS3.3 C.8.5.5)."""
+    regions = [
+        region
+        for region in sequence(dataset, "SequenceOfUltrasoundRegions")
+        if (number(region, "PhysicalUnitsXDirection"), number(region, "PhysicalUnitsYDirection")) == (3, 3)
+    ]
+    deltas = {tuple(abs(number(region, f"PhysicalDelta{axis}") or 0) * 10 for axis in "YX") for region in regions}
+    if len(deltas) > 1:
+        return Spacing(notes=("Its ultrasound regions have different pixel sizes: distances are in pixels.",))
+    pair = positive_pair([value for pair in deltas for value in pair])
+    return Spacing(pair, notes=("Distances hold within the ultrasound's own region only.",)) if pair else Spacing()
 
 
 def positive_pair(values: list[float]) -> tuple[float, float] | None:

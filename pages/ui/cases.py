@@ -108,6 +108,7 @@ def choose(listed: list[Entry]) -> list[Entry]:
             "Only uncertain", key="worklist-unsure", help="The model abstains, or its answers are close."
         )
         unread = st.toggle("Only unread", key="worklist-unread")
+        order = st.selectbox("Order by", list(worklist.ORDERS), key="worklist-order", width=180)
         together = st.toggle(
             "One row a series", key="worklist-series", value=True, help="The riskiest slice stands for it."
         )
@@ -120,7 +121,7 @@ def choose(listed: list[Entry]) -> list[Entry]:
         and (not unread or one.label is None)
         and matches(one, words or "")
     ]
-    return worklist.heads(found) if together else found
+    return sorted(worklist.heads(found) if together else found, key=worklist.ORDERS[order])
 
 
 def matches(one: Entry, words: str) -> bool:
@@ -226,7 +227,9 @@ def show_along(shown: list[Entry], picked: list[Entry]) -> None:
         return
     along = worklist.risk_along(one)
     if len(along) > 1:
-        st.caption(f"Case {one.id}: risk along its {len(along)} slices; the highest is {percent(max(along))}")
-        st.line_chart({"Risk": along}, height=160, y_label="Risk", x_label="Slice")
+        what = "frames" if one.answer.along else "slices"
+        most = max(risk for risk in along if risk is not None)
+        st.caption(f"Case {one.id}: risk along its {len(along)} {what}; the highest is {percent(most)}")
+        st.line_chart({"Risk": along}, height=160, y_label="Risk", x_label=what.capitalize()[:-1])
     for warning in one.answer.warnings:
         st.caption(f":material/warning: {plain(warning)}")

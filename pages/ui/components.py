@@ -161,10 +161,10 @@ def facts(scan: Scan) -> str:
     spacing = scan.spacing_mm
     words = [
         f"{scan.width_px} × {scan.height_px} px",
-        f"{spacing[1]:.3g} × {spacing[0]:.3g} mm a pixel" if spacing else "pixel size unknown",
+        f"{spacing[1]:.3g} × {spacing[0]:.3g} {service.unit(scan)} to a pixel" if spacing else "pixel size unknown",
         scan.modality or "modality unknown",
         scan.body_part and scan.body_part.capitalize(),
-        {"L": "left", "R": "right"}.get(scan.laterality or ""),
+        service.SIDES.get(scan.laterality or ""),
         f"{scan.frame_count} frames" if scan.frame_count > 1 else None,
         scan.file_format + (f", {scan.transfer_syntax}" if scan.transfer_syntax else ""),
     ]

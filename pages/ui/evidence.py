@@ -12,7 +12,7 @@ import streamlit as st
 from medfusion import service
 from medfusion.errors import MedFusionError
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
-from pages.ui import pictures, resources, state, trust
+from pages.ui import pictures, prior, resources, state, trust
 from pages.ui.figure import TOOLS, ColourBar, Panel, evidence_figure
 from pages.ui.mask import show_mask
 from pages.ui.messages import explained_errors, plain, spoken
@@ -20,7 +20,7 @@ from pages.ui.overlay import map_controls
 from pages.ui.resources import Job
 from pages.ui.state import Case
 from pages.ui.trust import Task, title
-from pages.ui.view import View, shown
+from pages.ui.view import View
 
 AGREEMENT = (
     "Rank correlation: 1 where both maps put all places in the same order, 0 where they are unrelated. Of the "
@@ -81,6 +81,7 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
     trust.show_shortcuts(jobs)
     show_mask(case, scan, view.frame, [explanation for explanation in made.values() if explanation])
     trust.offer_files(case, jobs, scan, prediction)
+    prior.show(case, scan, card, prediction, look.target_index)
     slow = [
         Task(job, title(method), partial(resources.explain, job, scan))
         for method, job in jobs.items()
@@ -122,6 +123,7 @@ def show_agreement(made: list[Explanation]) -> None:
 
 def show_scan(case: Case, scan: Scan, view: View) -> None:
     """The scan alone, where there is no answer to explain."""
+    map_controls(case, scan, view, maps=False)
     panel = Panel(plain_title(case.name))
     plot(case, scan, view, [panel], alt=f"The scan {case.name}")
 
@@ -152,7 +154,7 @@ def choose_look(case: Case, scan: Scan, view: View, prediction: Prediction, card
             level = st.slider(
                 "Outline from", 0.1, 0.9, 0.5, 0.05, key="level", disabled=not outlined, persist_state="session"
             )
-    map_controls(case, shown(scan, view))
+    map_controls(case, scan, view)
     return Look(methods, target, scale, signed, level if outlined else None, difference)
 
 

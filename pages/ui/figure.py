@@ -9,12 +9,14 @@ import plotly.graph_objects as go
 import streamlit as st
 from plotly.subplots import make_subplots
 
+from medfusion.service import SIDES, edges
 from medfusion.types import Prediction, Scan
 from pages.ui.messages import percent, spoken
 from pages.ui.state import Zoom
 
 GAP = 0.015  # between panels, of the figure's width
 OUTLINE_COLOUR = "#ffffff"
+HALO = "0 0 3px #000, 0 0 3px #000, 0 0 3px #000"  # letters on white and on black
 MASK_COLOUR = "#ff6ec7"  # on no colour map
 BAR_COLOUR = "#2f86bd"  # contrast of 4 or more on both themes
 TOOLS = {
@@ -98,6 +100,7 @@ def add_panel(figure: go.Figure, panel: Panel, raw_source: str, scan: Scan, plac
         figure.add_scatter(x=line[:, 0], y=line[:, 1], mode="lines", line=stroke, **place)
     if panel.bar:
         figure.add_scatter(x=[None], y=[None], mode="markers", marker=bar_marker(figure, panel.bar, place), **place)
+    add_sides(figure, scan, place)
     if panel.note:
         figure.add_annotation(
             text=panel.note,
@@ -109,6 +112,31 @@ def add_panel(figure: go.Figure, panel: Panel, raw_source: str, scan: Scan, plac
             font={"color": "#ffffff", "size": 14},
             bgcolor="rgba(0,0,0,0.65)",
             borderpad=8,
+            **place,
+        )
+
+
+def add_sides(figure: go.Figure, scan: Scan, place: dict[str, int]) -> None:
+    """Which side of the patient lies at each edge, whatever part is in view, and which side of the body it is."""
+    lies = edges(scan.orientation)
+    letters = [
+        (lies.left, 0, 0.5, "left", "middle"), (lies.right, 1, 0.5, "right", "middle"),
+        (lies.top, 0.5, 1, "center", "top"), (lies.bottom, 0.5, 0, "center", "bottom"),
+    ] if lies else []  # fmt: skip
+    if side := SIDES.get(scan.laterality or ""):
+        letters.append((side, 0, 1, "left", "top"))
+    for text, x, y, xanchor, yanchor in letters:
+        figure.add_annotation(
+            text=f"<b>{text}</b>",
+            x=x,
+            y=y,
+            xref="x domain",
+            yref="y domain",
+            xanchor=xanchor,
+            yanchor=yanchor,
+            xshift={"left": 3, "right": -3}.get(xanchor, 0),
+            showarrow=False,
+            font={"color": "#ffffff", "size": 14, "shadow": HALO},
             **place,
         )
 

@@ -5,6 +5,7 @@ const SETTLED_MS = 300; // a turn of the wheel is many events
 const DRAG_PX = 400; // a drag of so many pixels passes through the whole range of the scan
 let listeners; // of the drag in use
 let watch; // looks for a figure drawn anew; one figure, one watch
+let layer; // of distances over the figure
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
@@ -32,7 +33,18 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   const output = parentElement.querySelector("output");
   const hide = parentElement.querySelector(".hide");
   const hold = parentElement.querySelector(".hold");
+  const measure = parentElement.querySelector(".measure");
+  const clear = parentElement.querySelector(".clear");
+  const distances = parentElement.querySelector(".distances");
   const dataset = page.dataset;
+  for (const part of parentElement.querySelectorAll(".of-maps")) part.hidden = !data.maps;
+  windowing.hidden = !data.grey;
+
+  const list = () => {
+    const words = layer?.inWords() ?? "";
+    distances.textContent = words && `Distances: ${words}`;
+    clear.hidden = !words;
+  };
 
   const show = (held = false) => {
     const hidden = dataset.mapHidden === "true";
@@ -43,6 +55,7 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     output.textContent = `${opacity} %`;
     hide.setAttribute("aria-pressed", String(hidden));
     windowing.setAttribute("aria-pressed", String(dataset.windowing === "true"));
+    measure.setAttribute("aria-pressed", String(dataset.measuring === "true"));
   };
 
   slider.oninput = () => {
@@ -55,22 +68,46 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   };
   windowing.onclick = () => {
     dataset.windowing = String(dataset.windowing !== "true");
+    dataset.measuring = "false";
     show();
   };
+  measure.onclick = () => {
+    dataset.measuring = String(dataset.measuring !== "true");
+    dataset.windowing = "false";
+    if (layer) layer.cross = null;
+    layer?.cancel();
+    show();
+  };
+  measure.onkeydown = (event) => {
+    if (dataset.measuring === "true" && layer?.press(event)) event.preventDefault();
+  };
+  clear.onclick = () => layer?.clear();
   listeners?.abort();
   listeners = new AbortController();
   delete dataset.windowPreview; // the figure that follows is drawn with the new window
   let from = null;
   const listen = (name, act) =>
     document.addEventListener(name, act, { capture: true, passive: false, signal: listeners.signal });
-  const isOnFigure = ({ target }) => dataset.windowing === "true" && target.closest?.(`${FIGURE} .draglayer`);
+  const isOnPicture = ({ target }) => target.closest?.(`${FIGURE} .draglayer`);
+  const isWindowing = (event) => dataset.windowing === "true" && isOnPicture(event);
+  const isMeasuring = (event) => dataset.measuring === "true" && layer && isOnPicture(event);
   for (const name of ["mousedown", "touchstart"]) {
-    listen(name, (event) => isOnFigure(event) && (event.stopPropagation(), event.preventDefault())); // no panning
+    listen(name, (event) => {
+      if (isWindowing(event) || isMeasuring(event)) (event.stopPropagation(), event.preventDefault()); // no panning
+    });
   }
-  listen("pointerdown", (event) => isOnFigure(event) && (from = { x: event.clientX, y: event.clientY }));
+  listen("pointerdown", (event) => {
+    if (event.button !== 0) return;
+    if (isWindowing(event)) from = { x: event.clientX, y: event.clientY };
+    if (isMeasuring(event)) layer.begin(event);
+  });
   const at = (event) => dragged(data.window, event.clientX - from.x, event.clientY - from.y);
-  listen("pointermove", (event) => from && preview(data.window, at(event)));
+  listen("pointermove", (event) => {
+    if (from) preview(data.window, at(event));
+    layer?.move(event);
+  });
   listen("pointerup", (event) => {
+    layer?.end(event);
     if (from) setTriggerValue("window", { case: data.case, ...at(event) });
     from = null;
   });
@@ -82,7 +119,13 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   clearInterval(watch);
   watch = setInterval(() => {
     const figure = document.querySelector(FIGURE);
-    if (!figure?.on || figure.dataset.watched === String(data.case)) return;
+    if (!figure?.on) return;
+    if (layer?.figure !== figure || layer.scale.scan !== data.scale.scan) {
+      layer?.svg.remove();
+      layer = new Layer(figure, data.scale, list);
+      list();
+    }
+    if (figure.dataset.watched === String(data.case)) return;
     figure.dataset.watched = data.case;
     figure.on("plotly_relayout", () => {
       clearTimeout(figure.zoomSettled);

@@ -31,11 +31,11 @@ def comes_first(case: Case) -> bool:
 def ask_first(case: Case, card: ModelCard) -> None:
     """The reader's word without the answer in sight."""
     state.begin_reading(case)
-    with st.form(state.key(case, "first"), border=True):
+    with st.form(key(case, "first"), border=True):
         st.markdown("**What do you see?** The answer appears once you have said it.")
         label = st.radio(
             "Your reading", choices(card), format_func=spoken, index=None, horizontal=True,
-            key=state.key(case, "first-label"),
+            key=key(case, "first-label"),
         )  # fmt: skip
         if st.form_submit_button("Keep, and show the answer", type="primary"):
             if label is None:
@@ -57,14 +57,12 @@ def show(case: Case, card: ModelCard, prediction: Prediction) -> None:
             same = first in prediction.answers
             st.caption(f"Before the answer you said {plain(spoken(first))}: {'the same' if same else 'not the same'}.")
         said = first or next((name for name in prediction.answers if name in names), None)
-        with st.form(state.key(case, "read"), border=False):
+        with st.form(key(case, "read"), border=False):
             label = st.radio(
                 "This case shows", names, format_func=spoken, horizontal=True,
-                index=names.index(said) if said in names else None, key=state.key(case, "label"),
+                index=names.index(said) if said in names else None, key=key(case, "label"),
             )  # fmt: skip
-            comment = st.text_input(
-                "Comment", key=state.key(case, "comment"), placeholder="No names or numbers of patients"
-            )
+            comment = st.text_input("Comment", key=key(case, "comment"), placeholder="No names or numbers of patients")
             if st.form_submit_button("Keep my reading", type="primary") and label:
                 worklist.keep_read(
                     case.worklist_id,
@@ -77,6 +75,11 @@ def show(case: Case, card: ModelCard, prediction: Prediction) -> None:
                 st.rerun()
         if words := state.said("reading"):
             st.toast(words, icon=":material/check:")
+
+
+def key(case: Case, what: str) -> str:
+    """Of a widget that belongs to one slice, though its neighbours are seen in the same place."""
+    return f"{state.key(case, what)}-{case.worklist_id}"
 
 
 def choices(card: ModelCard) -> list[str]:

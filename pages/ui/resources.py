@@ -115,6 +115,16 @@ def content(case: Case) -> bytes:
     return case.path.read_bytes() if case.path else b""
 
 
+def patient(case: Case) -> str:
+    """The pseudonym of the patient whom an uploaded file names; empty where it names none."""
+    return patient_once(str(case.path), case.path) if case.path else ""
+
+
+@st.cache_data(max_entries=1024, show_spinner=False)
+def patient_once(name: str, _path: Path) -> str:
+    return service.patient_of(_path.read_bytes())
+
+
 def predict(model_id: str, version: str, scan: Scan, frame: int) -> Prediction:
     return predict_once(model_id, version, scan.sha256, frame, installed(), scan)
 
@@ -151,6 +161,15 @@ def suggest(case: Case, scan: Scan, frame: int) -> Route:
         else "of its colours: the file does not say what it shows"
     )
     return Route(suited, f"Suggested only because {kind}.", {})
+
+
+def risk_along(model_id: str, version: str, scan: Scan) -> tuple[float, ...]:
+    return risk_along_once(model_id, version, scan.sha256, scan)
+
+
+@st.cache_data(max_entries=256, show_spinner="Scoring the frames…")
+def risk_along_once(model_id: str, version: str, sha256: str, _scan: Scan) -> tuple[float, ...]:
+    return service.risk_along(model(model_id, version), _scan)
 
 
 @st.cache_data(max_entries=256, show_spinner=False)

@@ -12,7 +12,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -323,11 +323,42 @@ def open_worklist(entries: Sequence[Entry], first: Entry) -> None:
         del kept.cases[old.id]
     for entry in entries:
         kept.last_id += 1
-        frame = entry.answer.frame if entry.answer else 0
-        case = Case(kept.last_id, f"Case {entry.id}", entry.path, worklist_id=entry.id, frame=frame)
+        case = seen_as(Case(kept.last_id, ""), entry)
         kept.cases[case.id] = case
         if entry == first:
             show(case)
+
+
+def seen_as(case: Case, entry: Entry) -> Case:
+    """A place in the case list that shows this case of the worklist, at its most suspicious frame."""
+    frame = entry.answer.frame if entry.answer else 0
+    return replace(case, name=f"Case {entry.id}", path=entry.path, worklist_id=entry.id, frame=frame)
+
+
+def show_slice(case: Case, entry: Entry) -> None:
+    """Another slice of the series in the same place: window, zoom, model and class stay."""
+    memory().cases[case.id] = seen_as(case, entry)
+
+
+def show_frame(case: Case, frame: int) -> None:
+    """Callback: frame counts from 0."""
+    st.session_state[key(case, "frame")] = frame + 1
+
+
+def picked_point(widget_key: str) -> int | None:
+    """Callback: which point of a chart was just clicked; None where one was let go."""
+    points = st.session_state[widget_key]["selection"]["points"]
+    return int(points[0]["point_index"]) if points else None
+
+
+def value_of(widget_key: str) -> int:
+    """Callback: what a slider was just moved to."""
+    return int(st.session_state[widget_key])
+
+
+def is_started(widget_key: str) -> bool:
+    """Whether a widget has had a value."""
+    return widget_key in st.session_state
 
 
 def reject(name: str, reason: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from medfusion.types import Scan, Window
-from pages.ui import resources, state
+from pages.ui import resources, stack, state
 from pages.ui.state import CUSTOM, Case
 
 AS_STORED = "As the file asks"
@@ -47,22 +47,13 @@ def grey_level(scan: Scan, low: float, high: float) -> float:
 
 def view_controls(case: Case, scan: Scan) -> View:
     """Draw the controls of one case, with the values that it had before."""
-    frame = choose_frame(case, scan)
+    frame = stack.choose(case, scan)
     window = choose_window(case, scan)
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         invert = st.toggle("Invert", key=state.key(case, "invert"), persist_state="session")
         st.button("Reset view", key="reset-view", on_click=state.reset_view, args=(case,))
     st.caption("The view does not change what the model reads.")
     return View(frame, window, invert)
-
-
-def choose_frame(case: Case, scan: Scan) -> int:
-    """The index of the frame in view."""
-    if scan.frame_count == 1:
-        return 0
-    key = state.key(case, "frame")
-    state.start(key, case.frame + 1)
-    return st.slider("Frame", 1, scan.frame_count, key=key, persist_state="session") - 1
 
 
 def choose_window(case: Case, scan: Scan) -> Window | None:

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -17,6 +18,8 @@ from medfusion.__main__ import main
 from medfusion.explain import explain, record
 from medfusion.imaging import read_scan
 from medfusion.report import Report, write
+from medfusion.report_parts import panels
+from medfusion.report_pdf import as_pdf
 from tests.records.scans import NAME, NUMBER, SECRETS, dicom
 
 
@@ -84,6 +87,66 @@ def test_json_and_pdf_hold_no_identity_and_say_research_use(files):
         assert not [secret for secret in (*SECRETS, NAME) if secret.encode() in files[name]]
     assert "Research use only" in json.loads(files["report.json"])["notice"]
     assert files["report.pdf"].startswith(b"%PDF")
+
+
+@pytest.fixture(scope="module")
+def in_print():
+    """The words of a PDF, as a reader sees them."""
+    program = shutil.which("pdftotext")
+    if program is None:
+        pytest.skip("pdftotext is not installed (Debian: apt install poppler-utils)")
+
+    def words(content: bytes) -> str:
+        told = subprocess.run([program, "-", "-"], input=content, capture_output=True, check=True)
+        return " ".join(told.stdout.decode().split())
+
+    return words
+
+
+def test_the_pdf_says_what_was_answered_by_whom_and_how_sure(files, in_print):
+    said, told = json.loads(files["report.json"])["prediction"], in_print(files["report.pdf"])
+    for name, probability in zip(said["classes"], said["probabilities"], strict=True):
+        assert f"{name.replace('_', ' ')}" in told and f"{100 * probability:.1f} %" in told
+    for words in (
+        said["model_version"],
+        "held-out pictures (95 % interval",
+        "Grad-CAM",
+        "LIME",
+        "seed 0",
+        "0.661 × 0.661 mm",
+    ):
+        assert words in told
+    assert told.count("Research use only") >= 2  # above and in the foot
+
+
+def test_the_pdf_of_an_open_answer_says_that_the_model_abstains(model, in_print):
+    scan = read_scan(dicom())
+    sure = inference.predict(model, scan)
+    report = Report(dicom(), scan, model, replace(sure, plausible=("non_covid", "covid")), [], record.Tests())
+    told = in_print(as_pdf(report))
+    assert "The model abstains" in told and "Without abstaining: " in told
+    assert "The model abstains" not in in_print(as_pdf(replace(report, prediction=replace(sure, plausible=("covid",)))))
+
+
+def test_each_panel_bears_letters_and_ruler_in_the_proportions_of_the_body(model):
+    scan = replace(read_scan(dicom()), spacing_mm=(2.0, 1.0))  # rows lie twice as far apart: twice as high as wide
+    report = Report(b"", scan, model, inference.predict(model, scan), [], record.Tests())
+    ((name, panel),) = panels(report)
+    assert (name, panel.size) == ("Scan", (256, 512))
+    bare = panels(replace(report, scan=replace(scan, orientation=None)))[0][1]
+    changed = np.argwhere((np.asarray(panel) != np.asarray(bare)).any(axis=2))
+    middle = np.array([256, 128])
+    off = np.abs(changed - middle) / [256, 128]
+    assert len(changed) and (off.max(axis=1) > 0.8).all()  # letters lie at the edges, and nothing else depends on them
+
+
+def test_a_capture_of_unknown_orientation_claims_none(model, tmp_path):
+    source = pydicom.dcmread(io.BytesIO(dicom()))
+    del source.ImageOrientationPatient
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, source)
+    found = pydicom.dcmread(io.BytesIO(made(model, out.getvalue(), tmp_path)["report-sc.dcm"]))
+    assert not found.PatientOrientation
 
 
 def test_a_picture_without_headers_has_no_dicom_objects(model, tmp_path):

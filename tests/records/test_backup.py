@@ -46,7 +46,8 @@ def test_what_was_backed_up_is_there_again_in_any_database(home, target, tmp_pat
     assert audit.verify() == (len(log) + 1, [])
     assert main(["restore", str(file)]) == 2
     assert "There are records here already" in capsys.readouterr().err
-    database.engine(*first).dispose()
+    for used in (first, (database.address(), os.getpid())):
+        database.engine(*used).dispose()
 
 
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)

@@ -14,7 +14,7 @@ import pydicom
 import pytest
 from sqlalchemy import text
 
-from medfusion import places, privacy, scorer, worklist
+from medfusion import places, privacy, scorer, triage, worklist
 from medfusion.__main__ import main
 from medfusion.errors import NotAnImage, RecordsError
 from medfusion.imaging import display, read_scan
@@ -70,6 +70,47 @@ def test_the_riskiest_comes_first_and_of_equal_ones_the_least_certain(home):
     unsure = answered(2, risk=0.9, uncertainty=0.8)
     waits, _ = worklist.add(png(3))
     assert [one.id for one in worklist.entries()] == [unsure, high, low, waits]
+
+
+def test_each_order_puts_first_what_it_says(home):
+    risky, unsure = answered(0, risk=0.9, uncertainty=0.1), answered(1, risk=0.2, uncertainty=0.9)
+    both, waits = answered(2, risk=0.6, uncertainty=0.6), worklist.add(png(3))[0]
+
+    def ordered(name: str) -> list[int]:
+        return [one.id for one in sorted(worklist.entries(), key=worklist.ORDERS[name])]
+
+    assert ordered("Risk") == [risky, both, unsure, waits]
+    assert ordered("Uncertainty") == [unsure, both, risky, waits]
+    assert ordered("Risk × uncertainty") == [both, unsure, risky, waits]  # 0.36, 0.18, 0.09
+    assert ordered("Newest") == [waits, both, unsure, risky]
+
+
+def test_slices_come_in_the_order_of_the_patient_and_so_does_their_risk(home):
+    ids = {number: worklist.add(dicom(number))[0] for number in (3, 1, 2)}
+    for number, risk in ((1, 0.2), (3, 0.7)):
+        worklist.keep_outcome(ids[number], worklist.ANSWERED, answer=answer(risk=risk), modality="CT", frames=1)
+    one = worklist.find(ids[3])
+    assert [other.id for other in worklist.slices(one)] == [ids[1], ids[2], ids[3]]
+    assert worklist.risk_along(one) == [0.2, None, 0.7]
+    alone = worklist.find(answered(9))
+    assert worklist.slices(alone) == [alone]
+
+
+def test_pictures_of_one_patient_are_found_with_the_days_between_and_without_any_date(home):
+    ids = []
+    for study, date, patient in (("1.1", "20240228", NUMBER), ("1.2", "20240301", NUMBER), ("1.3", "20240301", "x")):
+        data = pydicom.dcmread(io.BytesIO(dicom(1, patient, study)))
+        data.StudyDate = date
+        out = io.BytesIO()
+        pydicom.dcmwrite(out, data)
+        ids.append(worklist.add(out.getvalue())[0])
+        worklist.keep_outcome(ids[-1], worklist.ANSWERED, answer=answer(), modality="CT", frames=1)
+    first, second, stranger = map(worklist.find, ids)
+    assert {one.id for one in worklist.of_patient(first.patient)} == set(ids[:2])
+    assert worklist.of_patient("") == []
+    assert second.day - first.day == 2  # a leap year
+    assert second.day != stranger.day  # the same date on another patient's calendar
+    assert b"20240301" not in everything_on_disk(home)
 
 
 def test_a_case_that_was_answered_or_removed_meanwhile_keeps_its_first_answer(home):
@@ -200,11 +241,11 @@ def test_an_export_holds_no_identity_and_no_formula(home):
 
 def test_risk_is_what_is_left_beside_the_harmless_classes():
     row = np.array([0.2, 0.3, 0.5])
-    assert scorer.risk_of(row, ("benign", "malignant", "normal")) == pytest.approx(0.3)
-    assert scorer.risk_of(row, ("a", "b", "c")) == pytest.approx(0.5)
-    assert scorer.uncertainty_of(np.array([0.5, 0.5]), "binary") == pytest.approx(1)
-    assert scorer.uncertainty_of(np.array([1.0, 0.0, 0.0]), "multiclass") == pytest.approx(0, abs=1e-6)
-    assert scorer.uncertainty_of(np.array([0.5, 1.0]), "multilabel") == pytest.approx(0.5, abs=1e-6)
+    assert triage.risk_of(row, ("benign", "malignant", "normal")) == pytest.approx(0.3)
+    assert triage.risk_of(row, ("a", "b", "c")) == pytest.approx(0.5)
+    assert triage.uncertainty_of(np.array([0.5, 0.5]), "binary") == pytest.approx(1)
+    assert triage.uncertainty_of(np.array([1.0, 0.0, 0.0]), "multiclass") == pytest.approx(0, abs=1e-6)
+    assert triage.uncertainty_of(np.array([0.5, 1.0]), "multilabel") == pytest.approx(0.5, abs=1e-6)
 
 
 def test_two_processes_that_add_at_once_lose_nothing(home):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -23,6 +24,8 @@ from medfusion.explain.contract import Attribution
 from medfusion.types import ModelCard, Route
 from pages.ui import resources
 from pages.ui.components import plausible_words
+from tests.core.dicom_files import dicom
+from tests.ui.conftest import grey_picture
 
 LIBRARY = "pages/model_library.py"
 GUIDE = "pages/reading_maps.py"
@@ -85,6 +88,17 @@ def test_a_sample_is_answered_and_explained_in_one_figure(page: AppTest) -> None
 def test_the_figure_has_an_alternative_text_that_says_where_the_evidence_lies(page: AppTest) -> None:
     open_sample(page, "fundus")
     assert "ositive evidence for" in page.get_by_key("evidence").proto.alt
+
+
+def test_letters_and_side_stand_at_the_edges_of_each_panel(page: AppTest) -> None:
+    scan = dicom(grey_picture(), Modality="DX", PatientOrientation=["L", "F"], ImageLaterality="R")
+    upload(page.run(), {"chest.dcm": scan})
+    drawn = figure(page)["layout"]["annotations"]
+    count = len([note for note in drawn if note["text"] in ("Scan", "Grad-CAM", "LIME")])
+    assert count >= 2
+    for text, place in {"R": (0, 0.5), "L": (1, 0.5), "H": (0.5, 1), "F": (0.5, 0), "right": (0, 1)}.items():
+        notes = [note for note in drawn if note["text"] == f"<b>{text}</b>"]
+        assert [(note["x"], note["y"]) for note in notes] == [place] * count
 
 
 def test_bad_files_get_a_sentence_each_and_the_good_one_is_kept(
@@ -226,10 +240,29 @@ def test_a_preset_moves_the_sliders_and_a_slider_leaves_the_preset(page: AppTest
 
 def test_a_frame_of_a_loop_is_chosen_with_a_slider(page: AppTest) -> None:
     open_sample(page, "ultrasound")
-    first = page.get_by_key("evidence").proto.spec
-    page.slider(key="frame-1").set_value(20).run()
+    first, began = page.get_by_key("evidence").proto.spec, page.slider(key="frame-1").value
+    page.slider(key="frame-1").set_value(20 if began != 20 else 10).run()
     assert not page.exception
     assert page.get_by_key("evidence").proto.spec != first
+
+
+def test_a_scan_of_frames_begins_at_its_most_suspicious_one_and_buttons_lead_along(page: AppTest) -> None:
+    loop = np.stack([grey_picture(seed=seed) for seed in range(5)])
+    upload(page.run(), {"loop.dcm": dicom(loop, Modality="DX")})
+    assert not page.exception
+    (key,) = [one for one in page.session_state.filtered_state if str(one).startswith("frame-")]
+    bars = json.loads(page.get_by_key(f"along-frame-{page.slider(key=key).value - 1}").proto.spec)["data"][0]["y"]
+    risks = list(np.frombuffer(b64decode(bars["bdata"]), bars["dtype"])) if isinstance(bars, dict) else bars
+    top = int(np.argmax(risks))
+    assert len(risks) == 5 and len(set(risks)) == 5
+    assert page.slider(key=key).value == top + 1
+    assert page.button(key="stack-top").disabled
+    by, name = (1, "next") if top < 4 else (-1, "previous")
+    page.button(key=f"stack-{name}").click().run()
+    assert page.slider(key=key).value == top + 1 + by
+    page.button(key="stack-top").click().run()
+    assert page.slider(key=key).value == top + 1
+    assert f"highest at frame {top + 1}" in texts(page)
 
 
 def test_lime_that_was_stopped_waits_until_it_is_asked_for(

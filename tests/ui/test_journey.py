@@ -11,6 +11,10 @@ from tests.ui.browser import in_browser
 
 PLOT = ".st-key-evidence .js-plotly-plot"
 MAPS = ".st-key-evidence .imagelayer image + image"
+SCREEN = f"""([x, y]) => {{
+  const box = document.querySelector({PLOT!r} + " .draglayer .xy .nsewdrag").getBoundingClientRect();
+  return [box.left + x * box.width, box.top + y * box.height];
+}}"""  # a place in the first panel
 pytestmark = in_browser
 
 
@@ -71,6 +75,26 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     assert scan_source(page) != before
     assert view_range(page) == pytest.approx(zoomed)  # it did not pan
 
+    page.get_by_role("button", name="Measure").click()  # takes the place of dragging the window
+    start = page.evaluate(SCREEN, [0.2, 0.5])
+    end = page.evaluate(SCREEN, [0.8, 0.5])
+    page.mouse.move(*start)
+    page.mouse.down()
+    page.mouse.move(*end, steps=4)
+    page.mouse.up()
+    wide = zoomed[1] - zoomed[0]
+    told = page.locator(".distances").inner_text()
+    assert float(told.split()[1]) == pytest.approx(0.6 * wide, rel=0.05)  # px: a PNG knows no millimetres
+    assert told.endswith(" px")
+    assert page.locator(".distance-layer line.line").count() == 3  # in every panel
+    assert view_range(page) == pytest.approx(zoomed)
+    page.get_by_role("button", name="Measure").focus()
+    for key in ("ArrowUp", "Enter", "ArrowRight", "ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    told_all = page.locator(".distances").inner_text()
+    assert len(told_all.split(",")) == 2
+    page.get_by_role("button", name="Measure").click()
+
     page.get_by_role("link", name="Model library").click()
     page.get_by_text("Intended use").wait_for()
     page.get_by_role("link", name="Reading these maps").click()
@@ -81,6 +105,9 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()
     assert page.locator(MAPS).first.evaluate("image => getComputedStyle(image).opacity") == "0.25"
     assert view_range(page) == pytest.approx(zoomed)
+    assert page.locator(".distances").inner_text() == told_all
+    page.get_by_role("button", name="Clear distances").click()
+    assert page.locator(".distance-layer line.line").count() == 0
 
     files = [{"name": name, "mimeType": "image/png", "buffer": data} for name, data in bad_files.items()]
     page.locator("input[type=file]").first.set_input_files(files)
