@@ -31,12 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def answered(seed: int, name: str, risk: float, uncertainty: float = 0.1, plausible: tuple[str, ...] = ("x",)) -> int:
     case_id, _ = worklist.add(encoded(grey_picture(seed=seed)))
-    answer = {
-        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": 0, "answers": [name],
-        "plausible": list(plausible), "probabilities": {"normal": 1 - risk, "pneumonia": risk}, "risk": risk,
-        "uncertainty": uncertainty, "along": [], "warnings": [],
-    }  # fmt: skip
-    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer, modality="DX", frames=1)
+    keep(case_id, name, risk, uncertainty, plausible)
     return case_id
 
 
@@ -82,6 +77,91 @@ def test_slices_of_a_series_are_one_row_unless_asked_for(list_page: AppTest) -> 
     assert rows(list_page.run()) == ids[:1]
     assert rows(list_page.toggle(key="worklist-series").set_value(False).run()) == ids
     assert list(list_page.dataframe[0].value["What"]) == [f"slice {number} of 3" for number in (1, 2, 3)]
+
+
+def series(*risks: float, study: str = "1.2.3.4") -> list[int]:
+    """The slices of one series of one patient, answered."""
+    ids = []
+    for number, risk in enumerate(risks, start=1):
+        ids.append(worklist.add(dicom(number, study=study))[0])
+        keep(ids[-1], "pneumonia", risk)
+    return ids
+
+
+def keep(case_id: int, name: str, risk: float, uncertainty: float = 0.1, plausible: tuple[str, ...] = ("x",)) -> None:
+    answer = {
+        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": 0, "answers": [name],
+        "plausible": list(plausible), "probabilities": {"normal": 1 - risk, "pneumonia": risk}, "risk": risk,
+        "uncertainty": uncertainty, "along": [], "warnings": [],
+    }  # fmt: skip
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer, modality="DX", frames=1)
+
+
+def test_the_list_is_ordered_as_asked_and_read_in_that_order(list_page: AppTest) -> None:
+    risky, unsure = answered(0, "pneumonia", 0.9), answered(1, "normal", 0.2, uncertainty=0.9)
+    assert rows(list_page.run()) == [risky, unsure]
+    assert rows(list_page.selectbox(key="worklist-order").select("Uncertainty").run()) == [unsure, risky]
+    list_page.button(key="worklist-read").click().run()
+    list_page.switch_page("pages/analyse.py").run()
+    assert list_page.header[0].value == f"Case {unsure}"
+    list_page.button(key="next").click().run()
+    assert list_page.header[0].value == f"Case {risky}"
+
+
+def test_a_series_opens_at_its_most_suspicious_slice_and_is_stepped_through_in_order(list_page: AppTest) -> None:
+    ids = series(0.2, 0.8, 0.4)
+    list_page.run().button(key="worklist-read").click().run()
+    page = list_page.switch_page("pages/analyse.py").run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    assert not page.exception
+    assert page.header[0].value == f"Case {ids[1]}"
+    assert "highest at slice 2, 80" in texts(page)
+    assert page.button(key="stack-top").disabled
+    page.button(key="stack-next").click().run()
+    assert page.header[0].value == f"Case {ids[2]}"
+    assert page.button(key="stack-next").disabled
+    assert "In view: slice 3, 40" in texts(page)
+    page.button(key="stack-top").click().run()
+    assert page.header[0].value == f"Case {ids[1]}"
+
+
+def test_reading_first_shows_no_risk_along_the_slices(list_page: AppTest) -> None:
+    series(0.2, 0.8)
+    list_page.run().button(key="worklist-read").click().run()
+    page = list_page.switch_page("pages/analyse.py").run()
+    page.toggle(key="read-first").set_value(True).run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    assert not page.exception
+    assert "What do you see?" in texts(page)
+    assert "Risk along" not in texts(page)
+
+
+def test_an_earlier_picture_of_the_patient_is_compared_by_score_and_map(list_page: AppTest) -> None:
+    (then,) = series(0.1, study="1.2.1")
+    (now,) = series(0.9, study="1.2.2")
+    answered(0, "pneumonia", 0.5)  # somebody else
+    list_page.run().button(key="worklist-read").click().run()
+    page = list_page.switch_page("pages/analyse.py").run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    page.get_by_key("methods").set_value(["gradcam"]).run()
+    assert page.header[0].value == f"Case {now}"
+    choice = page.selectbox(key=f"prior-{case_number(page)}")
+    assert len(choice.options) == 1 and choice.options[0].startswith(f"Case {then}, same day")
+    choice.select_index(0).run()
+    assert not page.exception
+    table = next(one.value for one in page.table if "Change" in one.value)
+    assert list(table.iloc[:, 0]) == ["normal", "pneumonia", "answer"]
+    assert list(table["Change"]) == ["+0.0 points", "+0.0 points", "the same"]  # the same pixels under another study
+    assert "more support of pneumonia in the picture in view" in texts(page)
+
+
+def texts(page: AppTest) -> str:
+    return " ".join(str(one.value) for one in [*page.markdown, *page.caption, *page.info, *page.warning])
+
+
+def case_number(page: AppTest) -> int:
+    """Of the case in view, by which the keys of its widgets end."""
+    return int(page.selectbox(key="case").value)
 
 
 def test_cases_that_wait_or_have_no_answer_say_so(list_page: AppTest) -> None:
