@@ -108,7 +108,8 @@ def chart(case: Case, risks: Sequence[float | None], here: int, what: str, go_to
     )  # fmt: skip
     figure.update_layout(
         height=130, margin={"l": 42, "r": 4, "t": 10, "b": 24}, bargap=0.15, dragmode=False,
-        yaxis={"range": [0, 1], "tickformat": ".0%", "tickvals": [0, 0.5, 1], "fixedrange": True, "color": ink()},
+        yaxis={"range": [0, 1], "tickformat": ".0%", "tickvals": [0, 0.5, 1], "fixedrange": True, "color": ink(),
+               "gridcolor": "rgba(135,141,148,0.35)"},
         xaxis={"fixedrange": True, "ticks": "outside", "color": ink(), "range": [0.4, len(risks) + 0.6]},
         **plain_layout(),
     )  # fmt: skip

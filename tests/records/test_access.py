@@ -123,7 +123,8 @@ def test_each_role_may_do_what_those_below_it_may_and_no_more(home, whom, role, 
 
 UNGUARDED = {  # they look at what the caller holds already
     "against", "agreement", "change", "describe", "disagreement", "display", "epochs", "last", "overlay",
-    "presets", "refusal", "stability", "list_public", "in_lines", "in_words_of_kind", "prepare", "edges", "unit", "mark",
+    "presets", "refusal", "stability", "list_public", "in_lines", "in_words_of_kind", "prepare", "edges", "unit",
+    "mark",
 }  # fmt: skip
 
 
