@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> str:
         training=dict(card.training) | {"command": with_last_line(str(card.training.get("command", "")))},
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, val.labels),
     )
-    data = with_splits(read_labelled(options.data), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
+    data = with_splits(read_labelled(options.data))
     known = {name: value for name, value in card.metrics.items() if name in ("robustness", "sanity", "seeds")}
     library.save(folder, told, model.network)
     measured(folder, library.load(str(folder.resolve()), "cpu"), data, before, known)

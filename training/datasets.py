@@ -26,9 +26,11 @@ FEWEST_CASES = 5  # of each class in each split: below that no figure means anyt
 FOLDS = (4, 7)  # parts of a set without a given split, at least and at most: one each is for val and test
 
 
-def with_splits(data: LabelledSet, seed: int) -> LabelledSet:
+def with_splits(data: LabelledSet, seed: int = 0) -> LabelledSet:
     """The given split, or a stratified one that keeps each patient on one side. Raises DataError on too few cases.
 
+    Runs keep to the default seed, whatever theirs: else a run that starts from the model of another would be compared
+    with it on cases that this one has learned.
     Where a case may have several labels, it is stratified by the rarest of them.
     """
     split = data if data.has_splits else _divide(data, seed)
@@ -222,7 +224,7 @@ def pictures_of(
 
 def parts_of(card: ModelCard, source: Path, runs: Path) -> tuple[Pictures, Pictures]:
     """The training and validation pictures that a model was made from, decoded once under runs."""
-    data = with_splits(read_labelled(source), int(card.training.get("seed", 0)))  # type: ignore[call-overload]
+    data = with_splits(read_labelled(source))
     pictures = decode(data, card.input, runs / card.id / "pictures.npy")
     train, val = (pictures_of(data, pictures, split, card.classes, card.input) for split in ("train", "val"))
     return train, val

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> str:
     classes: list[str] = []
     splits: dict[str, dict[str, int]] = {}
     for index, (path, name) in enumerate(zip(options.data, names, strict=True)):
-        data = with_splits(read_labelled(path), config.seed)
+        data = with_splits(read_labelled(path))
         if data.several:
             raise DataError(f"{path.name} has several labels a picture. Sets trained on jointly need one each.")
         pictures = decode(data, spec, folder / f"{name}.npy")

@@ -71,14 +71,13 @@ class Seen:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", required=True, help="zip or folder of CLASS/FILE pictures, or the address of a zip")
-    parser.add_argument("--seed", type=int, default=0, help="of the split that training would make (default: 0)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     parser.add_argument("--sheets", type=Path, metavar="DIR", help="folder for one sheet of pictures a class")
 
 
 def run(options: argparse.Namespace) -> str:
     """Print what was found. Raises DataError with all that must be mended."""
-    found = preflight(read_labelled(at_hand(options.data)), options.seed, sheets=options.sheets)
+    found = preflight(read_labelled(at_hand(options.data)), sheets=options.sheets)
     if options.json:
         sys.stdout.write(json.dumps(asdict(found), indent=2, ensure_ascii=False) + "\n")
     if found.blocks:
@@ -88,12 +87,11 @@ def run(options: argparse.Namespace) -> str:
 
 def preflight(
     data: LabelledSet,
-    seed: int = 0,
     progress: Callable[[float], None] | None = None,
     left_out: Sequence[str] = (),
     sheets: Path | None = None,
 ) -> Preflight:
-    """Look at every file of a set. seed: of the split, where none is given. progress may raise Cancelled.
+    """Look at every file of a set. progress may raise Cancelled.
 
     left_out: files that training will not use, either. sheets: a folder for a sheet of pictures a class.
     """
@@ -123,7 +121,7 @@ def preflight(
         raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
     groups = alike(np.stack([one.bits for one in seen]))
     duplicates = [[seen[index].case for index in group] for group in groups]
-    planned, few = divided(data, seen, seed)
+    planned, few = divided(data, seen)
     blocks = [
         *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
         *two_labels(duplicates),
@@ -203,11 +201,11 @@ def spare(duplicates: list[list[Case]]) -> list[str]:
     return found
 
 
-def divided(data: LabelledSet, seen: list[Seen], seed: int) -> tuple[dict[str, dict[str, int]], list[str]]:
+def divided(data: LabelledSet, seen: list[Seen]) -> tuple[dict[str, dict[str, int]], list[str]]:
     """Counts of the split that a run will use, or none and what is missing for one."""
     readable = replace(data, cases=tuple(one.case for one in seen))
     try:
-        return with_splits(readable, seed).counts(), []
+        return with_splits(readable).counts(), []
     except DataError as error:
         return {}, [str(error)]
 

@@ -100,7 +100,7 @@ def make(
 
     about, config = plan.about, plan.settings
     tell("Reading pictures")
-    data = with_splits(read_labelled(source).without(plan.left_out), config.seed)
+    data = with_splits(read_labelled(source).without(plan.left_out))
     classes = about.classes or data.classes
     task = task_of(data.several, len(classes))
     spec = InputSpec(config.side_px, config.side_px)

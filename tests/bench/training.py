@@ -70,7 +70,7 @@ def seconds_to_good(source: Path) -> float:
     config = TrainConfig(start="foundation", epochs=8, minutes=BUDGET_S / 60)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        data = with_splits(read_labelled(source), config.seed)
+        data = with_splits(read_labelled(source))
         spec = InputSpec(config.side_px, config.side_px)
         pictures = decode(data, spec, folder / "pictures.npy")
         train, val = (pictures_of(data, pictures, split, data.classes, spec) for split in ("train", "val"))

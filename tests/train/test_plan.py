@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from medfusion import library
-from medfusion.errors import ConfigError
+from medfusion.errors import ConfigError, DataError
 from tests.train.sides import pictures
-from training import events, loop
+from training import events, loop, run
 from training.__main__ import main as training_command
 from training.config import TrainConfig
 from training.events import Journal, read_events
@@ -271,3 +271,18 @@ def test_what_happened_is_told_in_lines(tmp_path):
         "Epoch 1: train loss 0.510, val loss 0.400, val auroc 0.900, val accuracy 0.800",
         "Memory ran out.",
     ]
+
+
+def test_the_seed_of_a_run_does_not_change_which_cases_are_held_out(labelled_zip, tmp_path, monkeypatch):
+    asked = []
+
+    def stop(data, *more):
+        asked.append(more)
+        raise DataError("enough")
+
+    monkeypatch.setattr(run, "with_splits", stop)
+    for seed in (0, 3):
+        plan = Plan("sides", replace(SMALL, seed=seed), About("Sides"))
+        with pytest.raises(DataError, match="enough"):
+            run.make(plan, labelled_zip, tmp_path / "run", tmp_path / "out", "")
+    assert asked == [(), ()]  # a parent of another seed has not learned what its child is tested on

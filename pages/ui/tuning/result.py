@@ -65,7 +65,7 @@ def show_verdict(found: dict[str, Any]) -> None:
         said.append(gain("Accuracy", found["accuracy_gain"], found["p_accuracy"], "McNemar"))
     said.append(f"Always answering {spoken(always['label'])} would be right in {100 * always['accuracy']:.1f} %.")
     if "gain" in always:
-        said.append(gain("More than that", always["gain"], always["p"], "McNemar"))
+        said.append(gain("Accuracy against that", always["gain"], always["p"], "McNemar"))
     show = {"better": st.success, "worse": st.error}.get(found["verdict"], st.info)
     show(plain(" ".join(said)), title=title.format(parent=parent), icon=icon)
 
