@@ -6,6 +6,7 @@
 #   make check            linters and types only
 #   make test-cluster     the tests that need Ray, on a cluster of several nodes on this machine
 #   make bench            speed, as ratios in one run; DATA=FOLDER adds training on its breast_ultrasound.zip
+#   make load             20 browser sessions at once beside a training run: seconds to the answer, memory, mixed-up cases
 #   make bench-models DATA=FOLDER   networks, starts and remedies for imbalance compared: hours
 #   make clean            remove the environment and caches
 #
@@ -23,7 +24,7 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
 FOR_TESTS := $(VENV)/.test-$(call checksum,requirements.txt requirements-train.txt requirements-dev.txt)
 
-.PHONY: help app test test-cluster check bench bench-models clean system-packages
+.PHONY: help app test test-cluster check bench load bench-models clean system-packages
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -49,6 +50,9 @@ check: $(FOR_TESTS)
 
 bench: $(FOR_TESTS)
 	DATA=$(DATA) $(PYTHON) -m tests.bench
+
+load: $(FOR_TESTS) system-packages
+	$(PYTHON) -m tests.bench.load
 
 # DATA: a folder with the zips of all sets. Takes hours; goes on where it was stopped.
 bench-models: $(FOR_TESTS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.typing import UploadedFile
@@ -94,7 +93,7 @@ def show_rejected() -> None:
 
 
 @st.cache_data(max_entries=32, show_spinner=False)
-def sample_thumbnail(sample_id: str) -> np.ndarray:
+def sample_thumbnail(sample_id: str) -> str:
     return pictures.thumbnail(service.read_sample(sample_id))
 
 

@@ -238,7 +238,7 @@ class Bar:
         self.bar.progress(0.0, text=f"{self.task.title[0].upper()}{self.task.title[1:]} waits for its turn…")
 
     def show(self, so_far: Explanation) -> None:
-        self.picture.image(service.overlay(self.scan, so_far), width=PREVIEW_PX)
+        self.picture.image(pictures.small_uri(service.overlay(self.scan, so_far), PREVIEW_PX), width=PREVIEW_PX)
 
 
 def run_slowly(task: Task, scan: Scan) -> None:

@@ -52,6 +52,13 @@ def data_uri(picture: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def small_uri(picture: Image.Image, side_px: int) -> str:
+    """A picture to be glanced at, in the page itself for the same reason as `file_uri`."""
+    buffer = io.BytesIO()
+    shrunk(picture, side_px).convert("RGB").save(buffer, "WEBP", quality=80)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
 def file_uri(path: Path) -> str:
     """A small WebP as it is, in the page itself: Streamlit forgets a served one while the browser still fetches it."""
     return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -63,12 +70,12 @@ def raw_uri(sha256: str, frame: int, window: Window | None, invert: bool, _scan:
     return data_uri(shrunk(Image.fromarray(service.display(_scan, frame, window, invert)), RAW_SIDE_PX))
 
 
-def thumbnail(scan: Scan, side_px: int = 320) -> np.ndarray:
-    """(s, s, 3) uint8: the middle of the first frame, square."""
+def thumbnail(scan: Scan, side_px: int = 320) -> str:
+    """The middle of the first frame, square."""
     picture = Image.fromarray(service.display(scan)).convert("RGB")
     edge = min(picture.size)
     left, top = (picture.width - edge) // 2, (picture.height - edge) // 2
-    return np.asarray(picture.crop((left, top, left + edge, top + edge)).resize((side_px, side_px)))
+    return small_uri(picture.crop((left, top, left + edge, top + edge)).resize((side_px, side_px)), side_px)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

@@ -101,6 +101,7 @@ def test_nothing_of_the_patient_is_left_after_a_journey(  # type: ignore[no-unty
     watched: Path, address: str, elsewhere: None, browser_page, home: Path
 ) -> None:
     page, addresses = browser_page, [address]
+    page.set_default_timeout(600_000)  # the machine may be very busy
     taken = journey(page, addresses)
     assert not any(marks_in(one.encode()) for one in addresses)
 
