@@ -79,14 +79,15 @@ $(FOR_TESTS): $(FOR_APP)
 	@$(INSTALL) -r requirements-dev.txt
 	@touch $@
 
-# For the browser tests, the readers of reports, and the records' tests on PostgreSQL. Where one can be neither found nor
-# installed, its tests skip and say so. RUNLEVEL=1 keeps the package from starting a server.
+# For the browser tests, the readers of reports, the records' tests on PostgreSQL, and the archives' on Orthanc. Where one
+# can be neither found nor installed, its tests skip and say so. RUNLEVEL=1 keeps a package from starting a server.
 system-packages:
 	@missing=$$( \
 		for name in chromium chromium-browser google-chrome; do command -v $$name >/dev/null && found=1; done; [ -n "$$found" ] || echo chromium; \
 		command -v dciodvfy >/dev/null || echo dicom3tools; \
 		command -v pdftotext >/dev/null || echo poppler-utils; \
-		command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql); \
+		command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql; \
+		command -v Orthanc >/dev/null && ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so >/dev/null 2>&1 || echo orthanc orthanc-dicomweb); \
 	if [ -n "$$missing" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 		echo "Installing for the tests:" $$missing; apt-get update -qq >/dev/null 2>&1; \
 		for name in $$missing; do \

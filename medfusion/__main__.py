@@ -35,6 +35,8 @@ COMMANDS = {
     "evaluate": Command("measure a model on a labelled set", "medfusion.commands.evaluate"),
     "report": Command("write the answer to a scan as PDF, JSON and DICOM", "medfusion.commands.report"),
     "verify": Command("make the figures of a report again, and compare", "medfusion.commands.verify"),
+    "pacs": Command("find, fetch and send by the archives of the configuration", "medfusion.commands.pacs"),
+    "listen": Command("take what archives and modalities send to us", "medfusion.commands.listen"),
     "account": Command("say who may sign in, and with which role", "medfusion.commands.account"),
     "doctor": Command("check whether this installation is sound", "medfusion.commands.doctor"),
     "audit": Command("verify or list the audit log of the records", "medfusion.commands.audit"),

@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -18,7 +19,9 @@ import medfusion
 from medfusion import library, places, worklist
 from medfusion.access import ADMINISTRATOR, needs
 from medfusion.errors import MedFusionError
+from medfusion.pacs import config
 
+ARCHIVE = "archive "  # begins the name of its check
 LITTLE_BYTES = 2 * 2**30  # free disk under which there is a warning
 PACKAGES = ("streamlit", "torch", "openvino", "pydicom", "lightning", "sqlalchemy", "numpy")
 SYNTAXES = {  # what `inspect` and the pages must be able to read
@@ -39,11 +42,20 @@ class Finding:
     found: str
 
 
+def names() -> list[str]:
+    """All checks: CHECKS, and one for each archive and the listener of the configuration."""
+    try:
+        settings = config.read()
+    except MedFusionError:
+        return [*CHECKS]  # that of the archives says why
+    return [*CHECKS, *(ARCHIVE + name for name in settings.archives)]
+
+
 @needs(ADMINISTRATOR)
 def check(name: str) -> Finding:
-    """Run one of CHECKS. What it raises is a finding, too."""
+    """Run one of names(). What it raises is a finding, too."""
     try:
-        return CHECKS[name]()
+        return CHECKS[name]() if name in CHECKS else archive(name.removeprefix(ARCHIVE))
     except MedFusionError as error:
         return Finding("error", str(error))
     except Exception as error:  # a check of a broken installation may fail in every way there is
@@ -137,9 +149,14 @@ def key() -> Finding:
     from medfusion.records import keys
 
     keys.sign("", "")
-    if os.name == "posix" and stat.S_IMODE(keys.path().stat().st_mode) & 0o077:
+    if is_open(keys.path()):
         return Finding("error", f"{keys.path().name} can be read by others. Run `chmod 600` on it.")
     return Finding("ok", "The key of pseudonyms and log is there, for its owner only. Keep a backup.")
+
+
+def is_open(path: Path) -> bool:
+    """Whether others on this machine can read a secret."""
+    return os.name == "posix" and path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def retention() -> Finding:
@@ -148,6 +165,31 @@ def retention() -> Finding:
     if days is None:
         return Finding("ok", f"Cases stay until they are removed, {kept}. MEDFUSION_RETENTION_DAYS sets a limit.")
     return Finding("ok", f"Cases are removed after {days:g} days; files are kept {kept}")
+
+
+def archives() -> Finding:
+    """Whether the configuration holds, and whether a listener that it has is there."""
+    from medfusion.pacs import listener
+
+    settings = config.read()
+    if not settings.archives and not settings.listener:
+        return Finding("ok", "No archive (PACS) is configured: nothing is sent or fetched, and nobody is listened to.")
+    said = f"{len(settings.archives)} configured"
+    seen = sorted(path.name for path in config.secret_files(settings) if is_open(path))
+    if seen:
+        return Finding("error", f"{', '.join(seen)} can be read by others. Run `chmod 600` on it.")
+    if settings.listener is None:
+        return Finding("ok", f"{said}, no listener")
+    where = f"{settings.listener.aet} on {settings.listener.address}:{settings.listener.port}"
+    if listener.is_running():
+        return Finding("ok", f"{said}; a listener runs as {where}")
+    return Finding("warning", f"{said}; the listener {where} does not run. Start it: `python -m medfusion listen`.")
+
+
+def archive(name: str) -> Finding:
+    from medfusion.pacs import archives
+
+    return Finding("ok", archives.echo(name))
 
 
 CHECKS: dict[str, Callable[[], Finding]] = {
@@ -162,4 +204,5 @@ CHECKS: dict[str, Callable[[], Finding]] = {
     "disk": disk,
     "key": key,
     "retention": retention,
+    "archives": archives,
 }

@@ -14,6 +14,8 @@ MedFusionError
 ├── ConfigError               settings that contradict each other or the data
 ├── AccessDenied              somebody who has not signed in, or has not the role for it
 ├── RecordsError              the database of the records cannot be used, or does not hold what was asked for
+├── ArchiveError              an archive (PACS) that refuses, or answers what makes no sense
+│   └── ArchiveUnreachable    one that does not answer now; another try may help
 └── ExplanationError          a map that cannot be made for this model, scan or target
     └── Cancelled             the user stopped it
 """
@@ -72,6 +74,14 @@ class AccessDenied(MedFusionError):
 
 
 class RecordsError(MedFusionError):
+    pass
+
+
+class ArchiveError(MedFusionError):
+    pass
+
+
+class ArchiveUnreachable(ArchiveError):
     pass
 
 

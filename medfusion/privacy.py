@@ -53,6 +53,7 @@ def strip(content: bytes, limits: Limits = DEFAULT_LIMITS) -> Stripped:
                 study=keys.pseudonym(str(data.get("StudyInstanceUID") or ""), "study"),
                 series=keys.pseudonym(str(data.get("SeriesInstanceUID") or ""), "series"),
                 instance=int(data.get("InstanceNumber") or 0),
+                sop=keys.pseudonym(str(data.get("SOPInstanceUID") or ""), "instance"),
                 burned_in=may_show_text(data),
                 day=day_of(data),
             )

@@ -7,6 +7,7 @@ the PDF hold no identity. Research use only, and each of them says so.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 from collections.abc import Mapping
@@ -48,7 +49,7 @@ TYPE_2 = (  # attributes that the objects must have, empty where the scan has no
     "StudyTime",
     "ReferringPhysicianName",
 )
-__all__ = ["RESEARCH", "Report", "model_of", "verify", "write"]
+__all__ = ["RESEARCH", "Report", "for_archive", "model_of", "verify", "write"]
 TOLERANCE = 1e-4  # between figures of another machine's processor and ours
 
 
@@ -65,6 +66,12 @@ def write(folder: Path, report: Report) -> list[Path]:
     except OSError as error:
         raise ConfigError(f"The report cannot be written ({error.strerror}). Choose another folder.") from error
     return [folder / name for name in files]
+
+
+def for_archive(report: Report) -> list[bytes]:
+    """The DICOM objects of a report."""
+    with quiet_decoders():  # highdicom quotes names of persons that it thinks odd
+        return [as_sr(report), as_sc(report)]
 
 
 def as_json(report: Report) -> str:
@@ -121,7 +128,9 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
 
 def source_of(report: Report) -> Dataset:
     """The header of the scan, with what the objects made of it must have."""
-    with quiet_decoders():
+    if report.source is not None:
+        data = copy.deepcopy(report.source)
+    else:
         data = pydicom.dcmread(io.BytesIO(report.content), force=True, stop_before_pixels=True)
     for name in TYPE_2:
         if name not in data:
@@ -185,11 +194,11 @@ def as_sr(report: Report) -> bytes:
         series_number=9001,
         sop_instance_uid=generate_uid(),
         instance_number=1,
-        manufacturer="MedFusionNet",
+        manufacturer=medfusion.MAKER,
         is_complete=True,
         is_final=False,
         is_verified=False,
-        series_description="MedFusionNet, research use only",
+        series_description=f"{medfusion.MAKER}, research use only",
     )
     return written(made, report)
 
@@ -206,7 +215,7 @@ def as_sc(report: Report) -> bytes:
         9002,
         generate_uid(),
         1,
-        "MedFusionNet",
+        medfusion.MAKER,
         patient_id=data.PatientID,
         patient_name=data.PatientName,
         patient_birth_date=data.PatientBirthDate,
@@ -225,8 +234,12 @@ def as_sc(report: Report) -> bytes:
 
 
 def written(made: Dataset, report: Report) -> bytes:
-    made.SeriesDescription = "MedFusionNet, research use only"
+    made.SeriesDescription = f"{medfusion.MAKER}, research use only"
+    for keyword in ("StudyDescription", "IssuerOfPatientID"):  # so that the study stays the same in all its objects
+        if told := (report.source if report.source is not None else source_of(report)).get(keyword):
+            setattr(made, keyword, told)
     made.SoftwareVersions = medfusion.__version__
+    made.SpecificCharacterSet = "ISO_IR 192"  # names are written in UTF-8, however the scan has them
     out = io.BytesIO()
     pydicom.dcmwrite(out, made, enforce_file_format=True)
     return out.getvalue()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
+from pydicom.dataset import Dataset
 
 from medfusion.explain import EXPLAINERS
 from medfusion.explain.record import Tests, overlay, shown
@@ -20,7 +21,7 @@ PANEL_PX = 512
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """One answer with its maps. content: the file of the scan."""
+    """One answer with its maps. content: the file of the scan. source: a header to refer to in place of its own."""
 
     content: bytes
     scan: Scan
@@ -28,6 +29,7 @@ class Report:
     prediction: Prediction
     made: Sequence[Explanation]
     tests: Tests
+    source: Dataset | None = None
 
 
 def panels(report: Report) -> list[tuple[str, Image.Image]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -33,6 +34,7 @@ from medfusion.imaging import display, presets
 from medfusion.imaging.geometry import edges, unit
 from medfusion.imaging.marks import SIDES, mark
 from medfusion.library import Model
+from medfusion.pacs import archives
 from medfusion.router import Router
 from medfusion.types import EvaluationReport, Explanation, ModelCard, Prediction, Route, Sample, Scan
 
@@ -83,6 +85,7 @@ __all__ = [
     "risk_along",
     "route",
     "save_explanations",
+    "send_report",
     "shortcuts",
     "stability",
     "suggest_model",
@@ -190,6 +193,19 @@ def save_explanations(
         record.write(Path(folder) / "maps", model, scan, made, tests)
         report.write(Path(folder) / "maps", report.Report(content, scan, model, prediction, made, tests))
         return Path(shutil.make_archive(f"{folder}/maps", "zip", folder, "maps")).read_bytes()
+
+
+@reads
+def send_report(
+    archive: str, case_id: int, model: Model, scan: Scan, made: list[Explanation], tests: Tests,
+    prediction: Prediction, content: bytes,
+) -> str:  # fmt: skip
+    """Send SR and SC to the archive that the scan is of, for the patient it has there. Returns a sentence.
+
+    case_id: of the worklist, or 0 for a file that was opened. Raises ArchiveError, ConfigError.
+    """
+    about = report.Report(content, scan, model, prediction, made, tests)
+    return archives.send(archive, case_id, content, lambda header: report.for_archive(replace(about, source=header)))
 
 
 @reads

@@ -62,13 +62,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class Stripped:
-    """A file without identity. patient, study and series are pseudonyms, "" where the file names none."""
+    """A file without identity. patient, study, series and sop are pseudonyms, "" where the file names none."""
 
     content: bytes
     patient: str = ""
     study: str = ""
     series: str = ""
     instance: int = 0
+    sop: str = ""  # of the object itself
     burned_in: bool = False
     day: int | None = None  # of the study, on a calendar of the patient's own: only differences mean anything
 

@@ -35,6 +35,7 @@ from medfusion.types import DEFAULT_LIMITS
 
 __all__ = ["ANSWERED", "REFUSED", "UNREADABLE", "WAITING"]
 NAMED_LABEL = 128
+MANY = 500  # values asked for at once
 SPARE_BYTES = 2**30  # left on the disk for answers and log
 ZIP_BEGIN = b"PK\x03\x04"
 
@@ -109,37 +110,53 @@ def path_of(sha256: str) -> Path:
 
 
 @needs(READER)
-def add(content: bytes, source: str = "upload", actor: str = "") -> tuple[int, bool]:
+def add(
+    content: bytes, source: str = "upload", actor: str = "", link: str = "", once: bool = False
+) -> tuple[int, bool]:
     """Keep a file and let it wait for its answer: its case number, and whether it waits now. Raises ScanError.
 
-    The same bytes are one case however often they come; one that got no answer waits for another try.
+    The same bytes are one case however often they come; one that got no answer waits for another try. once: so is the
+    same object of a patient, which archives encode in several ways. link: sealed, to its study there (pacs/link.py).
     """
     check_bytes(len(content), DEFAULT_LIMITS)
     check_disk(len(content))
     sha256 = hashlib.sha256(content).hexdigest()
+    actor = actor or access.current().name
     with session(writes=True) as opened:
-        known = opened.scalars(select(CaseRow).where(CaseRow.sha256 == sha256)).first()
-        if known:
-            again = known.status in (UNREADABLE, REFUSED) and path_of(sha256).exists()
-            if again:
-                known.status, known.reason = WAITING, ""
-                audit.add(opened, actor or access.current().name, "case tried again", f"case {known.id}")
-            return known.id, again
+        if known := opened.scalars(select(CaseRow).where(CaseRow.sha256 == sha256)).first():
+            return known.id, came_again(opened, known, actor, link)
     bare = apart.strip(content)
     places.write_whole(path_of(sha256), bare.content)
     with session(writes=True) as opened:
-        faster = opened.scalar(select(CaseRow.id).where(CaseRow.sha256 == sha256))
-        if faster:  # another process
-            return faster, False
+        audit.hold(opened)  # two that bring the same object wait for each other
+        known = opened.scalars(select(CaseRow).where(CaseRow.sha256 == sha256)).first()
+        if known is None and once and bare.sop:
+            same = CaseRow.sop == bare.sop, CaseRow.patient == bare.patient
+            known = opened.scalars(select(CaseRow).where(*same).order_by(CaseRow.id)).first()
+        if known:
+            if known.sha256 != sha256:
+                path_of(sha256).unlink(missing_ok=True)
+            return known.id, came_again(opened, known, actor, link)
         row = CaseRow(
             added=datetime.now(UTC), source=source, status=WAITING, sha256=sha256, file=sha256, patient=bare.patient,
-            study=bare.study, series=bare.series, instance=bare.instance, burned_in=bare.burned_in,
-            details={} if bare.day is None else {"day": bare.day},
+            study=bare.study, series=bare.series, instance=bare.instance, sop=bare.sop, burned_in=bare.burned_in,
+            details=({} if bare.day is None else {"day": bare.day}) | ({"link": link} if link else {}),
         )  # fmt: skip
         opened.add(row)
         opened.flush()
-        audit.add(opened, actor or access.current().name, "case added", f"case {row.id}", source=source, sha256=sha256)
+        audit.add(opened, actor, "case added", f"case {row.id}", source=source, sha256=sha256)
         return row.id, True
+
+
+def came_again(opened: Session, known: CaseRow, actor: str, link: str) -> bool:
+    """Whether a case that is here already waits for another try."""
+    if link:
+        known.details = {**known.details, "link": link}
+    again = known.status in (UNREADABLE, REFUSED) and path_of(known.sha256).exists()
+    if again:
+        known.status, known.reason = WAITING, ""
+        audit.add(opened, actor, "case tried again", f"case {known.id}")
+    return again
 
 
 def check_disk(size: int) -> None:
@@ -148,6 +165,45 @@ def check_disk(size: int) -> None:
     free = shutil.disk_usage(places.home()).free
     if size + SPARE_BYTES > free:
         raise RecordsError(f"The disk has only {free >> 20} MB left, so no scan is kept. Free some space.")
+
+
+def held(sops: Sequence[str]) -> set[str]:
+    """Of these pseudonyms of objects, those that wait here or have their answer."""
+    found: set[str] = set()
+    with session() as opened:
+        for start in range(0, len(sops), MANY):
+            asked = CaseRow.sop.in_(sops[start : start + MANY]), CaseRow.status.in_((WAITING, ANSWERED))
+            found |= set(opened.scalars(select(CaseRow.sop).where(*asked)))
+    return found
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """What leads from a case to its study in an archive. link: sealed; "" where nothing does."""
+
+    patient: str  # pseudonym
+    path: Path
+    link: str
+    sent: datetime | None  # when the last report went there
+
+
+@needs(READER)
+def way_back(case_id: int) -> WayBack:
+    """Raises RecordsError when there is no such case."""
+    with session() as opened:
+        row = opened.get(CaseRow, case_id)
+        if row is None:
+            raise RecordsError(f"Case {case_id} is not there any more. Choose another one.")
+        told = row.details.get("sent")
+        sent = datetime.fromisoformat(told) if told else None
+        return WayBack(row.patient, path_of(row.sha256), row.details.get("link", ""), sent)
+
+
+def note_sent(case_id: int, at: datetime) -> None:
+    """Note when the report of a case went to its archive."""
+    with session(writes=True) as opened:
+        if row := opened.get(CaseRow, case_id):
+            row.details = {**row.details, "sent": at.isoformat(timespec="seconds")}
 
 
 def unpacked(name: str, content: bytes) -> Iterator[tuple[str, bytes]]:

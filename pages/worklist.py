@@ -4,7 +4,7 @@ import streamlit as st
 
 from medfusion import worklist
 from medfusion.access import READER
-from pages.ui import cases, components, login, reading
+from pages.ui import archive, cases, components, login, reading
 from pages.ui.messages import explained_errors
 
 login.enter(READER)
@@ -12,6 +12,7 @@ login.enter(READER)
 components.page_head("Worklist")
 with explained_errors():
     cases.upload()
+    archive.show_panel()
     with st.container():  # what comes and goes keeps its place, or what follows would be drawn twice for a moment
         components.show_rejected()
     with st.container():

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Returns 1 when something is broken, else 0."""
     found = {}
-    for name in doctor.CHECKS:
+    for name in doctor.names():
         found[name] = doctor.check(name)
         if not arguments.json:
             write_line(found[name].state, name, found[name].found)

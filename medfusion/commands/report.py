@@ -26,17 +26,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    methods = [name.strip() for name in arguments.method.split(",")]
-    if unknown := [name for name in methods if name not in EXPLAINERS]:
-        raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
     content = read_bytes(arguments.path)
-    scan, model = read_scan(content, arguments.path.name), load(arguments.model, arguments.device)
-    if not 1 <= arguments.frame <= scan.frame_count:
-        raise ScanError(f"This scan has {scan.frame_count} frames. Give --frame 1 to {scan.frame_count}.")
     frame = arguments.frame - 1
-    target = target_of(model, scan, frame, None)
-    made = [explain(model, scan, target, name, frame, 0) for name in methods]
-    report = Report(content, scan, model, inference.predict(model, scan, frame), made, Tests())
+    report = made(content, arguments.model, frame, arguments.method, arguments.device, arguments.path.name)
     for path in write(arguments.out, report):
         write_line("ok", str(path))
     return 0
+
+
+def made(content: bytes, model_id: str, frame: int, method: str, device: str | None, name: str = "") -> Report:
+    """The answer to one frame, counted from 0, with the maps of these methods. Raises ScanError, ExplanationError."""
+    methods = [one.strip() for one in method.split(",")]
+    if unknown := [one for one in methods if one not in EXPLAINERS]:
+        raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
+    scan, model = read_scan(content, name), load(model_id, device)
+    if not 0 <= frame < scan.frame_count:
+        raise ScanError(f"This scan has {scan.frame_count} frames. Give --frame 1 to {scan.frame_count}.")
+    target = target_of(model, scan, frame, None)
+    maps = [explain(model, scan, target, one, frame, 0) for one in methods]
+    return Report(content, scan, model, inference.predict(model, scan, frame), maps, Tests())

@@ -37,8 +37,7 @@ class Entry:
 
 def add(opened: Session, actor: str, action: str, subject: str, **details: object) -> None:
     """Append an entry within the transaction of what it tells of: both are kept, or neither."""
-    if opened.get_bind().dialect.name != "sqlite":  # SQLite has one writer at a time by itself
-        opened.connection().exec_driver_sql("LOCK TABLE audit IN EXCLUSIVE MODE")
+    hold(opened)
     last = opened.scalars(select(AuditRow).order_by(AuditRow.number.desc()).limit(1)).first()
     row = AuditRow(
         number=(last.number if last else 0) + 1, at=datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -51,6 +50,12 @@ def add(opened: Session, actor: str, action: str, subject: str, **details: objec
     if "audit-end" not in opened.info:
         event.listen(opened, "after_commit", note_end, once=True)
     opened.info["audit-end"] = end
+
+
+def hold(opened: Session) -> None:
+    """Wait for the writer before this one, until the end of the transaction."""
+    if opened.get_bind().dialect.name != "sqlite":  # SQLite has one writer at a time by itself
+        opened.connection().exec_driver_sql("LOCK TABLE audit IN EXCLUSIVE MODE")
 
 
 def chained(before: str, row: AuditRow) -> str:

@@ -47,6 +47,7 @@ class CaseRow(Base):
     study: Mapped[str] = mapped_column(String(64), default="", index=True)
     series: Mapped[str] = mapped_column(String(64), default="")
     instance: Mapped[int] = mapped_column(Integer, default=0)  # its number in the series
+    sop: Mapped[str] = mapped_column(String(64), default="", index=True)  # pseudonym of the object itself
     modality: Mapped[str] = mapped_column(String(16), default="")
     body_part: Mapped[str] = mapped_column(String(64), default="")
     frames: Mapped[int] = mapped_column(Integer, default=0)

