@@ -26,7 +26,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 import medfusion
-from medfusion import inference
+from medfusion import inference, verified
 from medfusion.errors import ConfigError
 from medfusion.explain import record
 from medfusion.imaging.geometry import edges
@@ -34,7 +34,7 @@ from medfusion.imaging.reader import quiet_decoders
 from medfusion.library import Model
 from medfusion.report_parts import RESEARCH, Report, montage
 from medfusion.report_pdf import as_pdf
-from medfusion.types import Scan
+from medfusion.types import ModelCard, Scan
 
 FILE = "report.json"
 SCHEME = "99MEDFUSION"  # of codes that no standard has
@@ -102,7 +102,7 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
         frame = int(said["frame"])
         found = [
             ("scan", said["scan_sha256"] == maps["scan_sha256"] == scan.sha256),
-            ("model", maps["model"]["weights_sha256"] == model.card.weights_sha256),
+            ("model", maps["model"] == about(model.card) and said_by(said) == (model.card.id, model.card.version)),
         ]
         if not all(holds for _, holds in found) or not 0 <= frame < scan.frame_count:
             return found
@@ -110,6 +110,9 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
         for name, one, other in zip(again.classes, said["probabilities"], again.probabilities, strict=True):
             found.append((f"probability of {name}", abs(float(one) - other) <= TOLERANCE))
         found.append(("answer", tuple(said["answers"]) == again.answers))
+        found.append(
+            ("operating point", said["operating_point"] == json.loads(json.dumps(asdict(again.operating_point))))
+        )
         found.append(
             ("plausible classes", said["plausible"] == (list(again.plausible) if again.plausible else again.plausible))
         )
@@ -123,7 +126,19 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
         replayed = record.replay(explanation, model, scan)
     finally:
         explanation.unlink(missing_ok=True)
-    return found + [(f"map by {name}", same) for name, (_, same) in replayed.items()]
+    found += [(f"map by {name}", same) for name, (_, same) in replayed.items()]
+    try:
+        return found + verified.around(maps, model, scan, [one for one, _ in replayed.values()])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{path.name} is no report of this program. Name another.") from error
+
+
+def about(card: ModelCard) -> dict[str, str]:
+    return {"id": card.id, "version": card.version, "weights_sha256": card.weights_sha256}
+
+
+def said_by(said: Mapping[str, Any]) -> tuple[object, object]:
+    return said["model_id"], said["model_version"]
 
 
 def source_of(report: Report) -> Dataset:

@@ -13,9 +13,11 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medfusion import inference, library
+from medfusion import inference, library, verified
 from medfusion.__main__ import main
 from medfusion.explain import explain, record
+from medfusion.explain.faithfulness import faithfulness
+from medfusion.explain.shortcuts import shortcuts
 from medfusion.imaging import read_scan
 from medfusion.report import Report, write
 from medfusion.report_parts import panels
@@ -149,6 +151,23 @@ def test_a_capture_of_unknown_orientation_claims_none(model, tmp_path):
     assert not found.PatientOrientation
 
 
+def test_tests_of_maps_are_made_again_when_a_report_is_verified(model):
+    scan = read_scan(dicom())
+    made = [explain(model, scan, 1, "gradcam")]
+    tests = record.Tests(
+        {"gradcam": faithfulness(model, scan, made[0])}, {}, {"gradcam": shortcuts(model, scan, made[0])}
+    )
+    told = json.loads(json.dumps(record.account(model, made, tests)))
+    assert {name for name, holds in verified.around(told, model, scan, made) if holds} == {
+        "words on gradcam", "faithfulness of gradcam", "stability of gradcam", "shortcuts",
+    }  # fmt: skip
+    told["methods"]["gradcam"]["faithfulness"]["is_better_than_random"] ^= True
+    told["shortcuts"] = {**told["shortcuts"], next(iter(told["shortcuts"])): 0.123}
+    assert {name for name, holds in verified.around(told, model, scan, made) if not holds} == {
+        "faithfulness of gradcam", "shortcuts",
+    }  # fmt: skip
+
+
 def test_a_picture_without_headers_has_no_dicom_objects(model, tmp_path):
     out = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)).save(out, "PNG")
@@ -160,7 +179,11 @@ def test_figures_are_confirmed_and_a_changed_one_is_found(files, tmp_path, capsy
     scan.write_bytes(dicom())
     report = tmp_path / "report.json"
     assert main(["verify", str(report), str(scan)]) == 0
-    assert "differs" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "differs" not in out
+    assert {"operating point", "words on gradcam", "words on lime", "agreement of the maps", "map by lime"} <= {
+        line.removeprefix("holds").strip() for line in out.splitlines()
+    }
 
     told = json.loads(files["report.json"])
     told["prediction"]["probabilities"][0] += 0.01
@@ -169,6 +192,20 @@ def test_figures_are_confirmed_and_a_changed_one_is_found(files, tmp_path, capsy
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs")] == [
         "differs  probability of non_covid"
     ]
+    for change, name in (
+        (lambda told: told["prediction"]["operating_point"].update(rule="another"), "operating point"),
+        (lambda told: told["maps"]["methods"]["gradcam"].update(in_words="All is well."), "words on gradcam"),
+        (lambda told: told["maps"]["agreement"]["gradcam,lime"].update(rank_correlation=0.99), "agreement of the maps"),
+        (lambda told: told["maps"]["methods"]["lime"]["sha256"].update(raw="0" * 64), "map by lime"),
+        (lambda told: told["prediction"].update(model_version="1999.1.1"), "model"),
+    ):
+        told = json.loads(files["report.json"])
+        change(told)
+        report.write_text(json.dumps(told))
+        assert main(["verify", str(report), str(scan)]) == 1
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("differs")] == [
+            f"differs  {name}"
+        ]
     scan.write_bytes(dicom(instance=7))
     assert main(["verify", str(report), str(scan)]) == 1
     assert "differs  scan" in capsys.readouterr().out
