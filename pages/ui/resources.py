@@ -13,6 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 import streamlit as st
 
 from medfusion import service
+from medfusion.errors import RecordsError
 from medfusion.service import Faithfulness, Model, Router, Shortcuts
 from medfusion.types import Explanation, ModelCard, Prediction, Route, Scan, Window
 from pages.ui.state import Case
@@ -91,11 +92,11 @@ def model(model_id: str, version: str) -> Model:
 
 
 def scan(case: Case) -> Scan:
-    """Decode a case, or take it from memory. Raises ScanError."""
+    """Decode a case, or take it from memory. Raises ScanError, or RecordsError when its file was removed meanwhile."""
     found = scans().get(case.path or case.sample_id)
     if found is not None:
         return found
-    fresh = service.read_scan(case.path.read_bytes(), case.name) if case.path else service.read_sample(case.sample_id)
+    fresh = service.read_scan(content(case), case.name) if case.path else service.read_sample(case.sample_id)
     return keep_scan(case, fresh)
 
 
@@ -111,8 +112,11 @@ def tidy() -> None:
 
 
 def content(case: Case) -> bytes:
-    """The file of a case; empty for a sample."""
-    return case.path.read_bytes() if case.path else b""
+    """The file of a case; empty for a sample. Raises RecordsError when it was removed meanwhile."""
+    try:
+        return case.path.read_bytes() if case.path else b""
+    except OSError as error:  # another reader removed it, or retention did
+        raise RecordsError(f"{case.name} is not there any more. Choose another one.") from error
 
 
 def patient(case: Case) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from pathlib import Path
 
@@ -153,6 +154,31 @@ def test_an_earlier_picture_of_the_patient_is_compared_by_score_and_map(list_pag
     assert list(table.iloc[:, 0]) == ["normal", "pneumonia", "answer"]
     assert list(table["Change"]) == ["+0.0 points", "+0.0 points", "the same"]  # the same pixels under another study
     assert "more support of pneumonia in the picture in view" in texts(page)
+
+
+def test_a_case_that_somebody_else_removed_says_so_and_the_others_stay(list_page: AppTest) -> None:
+    gone, stays = answered(0, "pneumonia", 0.9), answered(1, "pneumonia", 0.5)
+    list_page.run().button(key="worklist-read").click().run()
+    worklist.remove([gone])
+    page = list_page.switch_page("pages/analyse.py").run()
+    assert not page.exception
+    assert f"Case {gone} is not there any more" in page.error[0].value
+    page.button(key="next").click().run()
+    assert not page.error and page.header[0].value == f"Case {stays}"
+
+
+def test_two_readers_of_one_case_are_counted_both_and_the_last_word_is_shown(list_page: AppTest) -> None:
+    case_id = answered(0, "pneumonia", 0.9)
+    readers = [threading.Thread(target=worklist.keep_read, args=(case_id, label, label)) for label in ("a", "b") * 4]
+    for one in readers:
+        one.start()
+    for one in readers:
+        one.join()
+    worklist.keep_read(case_id, "pneumonia", "c")
+    (figures,) = worklist.reading_figures()
+    assert (figures.reads, figures.agree) == (9, 1)
+    list_page.run()
+    assert list(list_page.dataframe[0].value["Read"]) == ["pneumonia"]
 
 
 def texts(page: AppTest) -> str:
