@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from medfusion.explain import explain, record
-from medfusion.explain.faithfulness import faithfulness
-from medfusion.explain.shortcuts import shortcuts
-from medfusion.explain.stability import stability
+from medfusion.explain.faithfulness import Faithfulness, faithfulness
+from medfusion.explain.shortcuts import Shortcuts, shortcuts
+from medfusion.explain.stability import Stability, stability
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
 
@@ -41,7 +41,9 @@ def around(told: Mapping[str, Any], model: Model, scan: Scan, made: Sequence[Exp
 
 def again(told: Mapping[str, Any], model: Model, scan: Scan, made: Sequence[Explanation]) -> record.Tests:
     """The tests that were made then, made once more."""
-    faithful, stable, short = {}, {}, {}
+    faithful: dict[str, Faithfulness | None] = {}
+    stable: dict[str, Stability] = {}
+    short: dict[str, Shortcuts] = {}
     for one in made:
         said = told["methods"][one.method]
         if said["faithfulness"] is not None:
