@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from medfusion.network import MedFusionNet
+from medfusion.network import Features, MedFusionNet
 from medfusion.types import InputSpec
 
 if TYPE_CHECKING:
@@ -50,11 +50,31 @@ class Compiled:
             self.idle.put(request)
         return torch.from_numpy(logits)
 
+    def features(self, picture: Tensor) -> Features:
+        """The maps of one picture (1, 3, h, w), of a network compiled for single answers."""
+        request = self.request()
+        request.infer({0: picture.contiguous().numpy()}, share_inputs=True)
+        maps = [torch.from_numpy(request.get_output_tensor(place).data.copy()) for place in (1, 2, 3)]
+        self.idle.put(request)
+        return Features(*maps)
+
     def request(self) -> openvino.InferRequest:
         try:
             return self.idle.get_nowait()
         except Empty:
             return self.network.create_infer_request()
+
+
+class WithFeatures(nn.Module):
+    """Logits and the maps that explanations start from, side by side: maps are in the memory anyway."""
+
+    def __init__(self, network: MedFusionNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
+        logits, features = self.network(batch, features=True)
+        return (logits, *features)
 
 
 class Backend:
@@ -92,9 +112,12 @@ class Backend:
         if self.converted is None:
             with warnings.catch_warnings(), torch.inference_mode():
                 warnings.simplefilter("ignore")  # of tracing: that the checked input size becomes fixed is meant
-                traced = torch.jit.trace(self.network, torch.zeros(1, *shape), check_trace=False)
+                traced = torch.jit.trace(WithFeatures(self.network), torch.zeros(1, *shape), check_trace=False)
             self.converted = openvino.convert_model(traced)
-        self.converted.reshape([-1 if many else 1, *shape])  # a fixed size is a tenth faster
+        wanted = self.converted.clone()
+        wanted.reshape([-1 if many else 1, *shape])  # a fixed size is a tenth faster
+        for map_of_many in wanted.results[1:] if many else ():
+            wanted.remove_result(map_of_many)
         threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
@@ -103,4 +126,4 @@ class Backend:
             "INFERENCE_PRECISION_HINT": "bf16" if many and torch.cpu.get_capabilities().get("avx512_bf16") else "f32",
             "ENABLE_CPU_PINNING": False,  # pinned threads wait for their own core while another one is idle
         }
-        return Compiled(openvino.Core().compile_model(self.converted, "CPU", settings), PART if many else 1)
+        return Compiled(openvino.Core().compile_model(wanted, "CPU", settings), PART if many else 1)

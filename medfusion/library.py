@@ -24,7 +24,7 @@ from torch import Tensor
 from medfusion import places
 from medfusion.backend import Backend
 from medfusion.errors import ModelDamaged, ModelNotFound
-from medfusion.network import SIZES, STRIDE, MedFusionNet, build
+from medfusion.network import SIZES, STRIDE, Features, MedFusionNet, build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 
 SHIPPED = places.PROJECT / "models"
@@ -59,6 +59,14 @@ class Model:
             return compiled(batch)
         with torch.autocast(self.device.type, torch.float16, enabled=many and self.device.type == "cuda"):
             return self.network(batch.contiguous(memory_format=torch.channels_last)).float()
+
+    @torch.no_grad()
+    def features(self, picture: Tensor) -> Features:
+        """The network's maps of one picture (1, 3, h, w), without a graph; explanations start from them."""
+        compiled = self.backend.get()
+        if compiled:
+            return compiled.features(picture)
+        return self.network.maps(self.network.extract(picture))
 
 
 def folders() -> list[Path]:

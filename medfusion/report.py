@@ -120,12 +120,7 @@ def verify(path: Path, model: Model, scan: Scan) -> list[tuple[str, bool]]:
         raise ConfigError(f"{path.name} cannot be read ({error.strerror}). Check the path.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path.name} is no report of this program. Name another.") from error
-    explanation = path.with_name(f".{path.name}.maps")
-    try:
-        explanation.write_text(json.dumps(maps), encoding="utf-8")
-        replayed = record.replay(explanation, model, scan)
-    finally:
-        explanation.unlink(missing_ok=True)
+    replayed = record.replay(record.as_account(maps, path), model, scan)
     found += [(f"map by {name}", same) for name, (_, same) in replayed.items()]
     try:
         return found + verified.around(maps, model, scan, [one for one, _ in replayed.values()])

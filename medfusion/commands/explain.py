@@ -10,21 +10,22 @@ import numpy as np
 
 from medfusion import inference
 from medfusion.apart import read_mask
-from medfusion.commands.files import read_bytes, read_file, write_line
+from medfusion.commands.files import frame_index, read_bytes, read_file, write_line
 from medfusion.commands.predict import load
-from medfusion.errors import ExplanationError, ScanError
+from medfusion.errors import ConfigError, ExplanationError
 from medfusion.explain import EXPLAINERS, describe, explain, record
 from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
 from medfusion.explain.truth import against
+from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.types import Explanation, Scan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="the scan")
-    parser.add_argument("--model", required=True, metavar="ID", help="the model to ask, by id or folder")
+    parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="the scan (with --replay not needed)")
+    parser.add_argument("--model", metavar="ID", help="the model to ask, by id or folder (with --replay not needed)")
     parser.add_argument(
         "--method", default="gradcam,lime", metavar="NAMES", help=f"with commas between: {', '.join(EXPLAINERS)}"
     )
@@ -48,13 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     unknown = [name for name in methods if name not in EXPLAINERS]
     if unknown:
         raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
-    scan = read_file(arguments.path)
-    if not 1 <= arguments.frame <= scan.frame_count:
-        raise ScanError(f"This scan has {scan.frame_count} frames. Give --frame 1 to {scan.frame_count}.")
-    model = load(arguments.model, arguments.device)
     if arguments.replay:
-        return compare(arguments, model, scan)
-    frame = arguments.frame - 1
+        return compare(arguments)
+    if not (arguments.path and arguments.model):
+        raise ConfigError("A scan and a model are needed. Give PATH and --model ID.")
+    scan = read_file(arguments.path)
+    frame = frame_index(scan, arguments.frame)
+    model = load(arguments.model, arguments.device)
     target = target_of(model, scan, frame, arguments.target)
     made = [explain(model, scan, target, name, frame, arguments.seed) for name in methods]
     found = record.Tests() if arguments.quick else tests(model, scan, made)
@@ -84,10 +85,15 @@ def tests(model: Model, scan: Scan, made: list[Explanation]) -> record.Tests:
     )
 
 
-def compare(arguments: argparse.Namespace, model: Model, scan: Scan) -> int:
+def compare(arguments: argparse.Namespace) -> int:
     """Returns 1 when a map differs from the one that was written, else 0."""
-    replayed = record.replay(arguments.replay, model, scan)
-    record.write(arguments.out, model, scan, [found for found, _ in replayed.values()], record.Tests())
+    account = record.read_account(arguments.replay)
+    scan = read_file(arguments.path) if arguments.path else None
+    model = load(arguments.model or account.model_id, arguments.device)
+    replayed = record.replay(account, model, scan)
+    picture = display(scan, account.frame) if scan else record.read_seen(account)
+    made = [found for found, _ in replayed.values()]
+    record.write_files(arguments.out, model, scan or record.unseen(account), picture, made, record.Tests())
     for name, (_, same) in replayed.items():
         write_line("same" if same else "differs", str(arguments.out / f"{name}.npz"))
     return int(not all(same for _, same in replayed.values()))

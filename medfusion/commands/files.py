@@ -37,6 +37,15 @@ def read_file(path: Path) -> Scan:
     return read_scan(read_bytes(path), name=path.name)
 
 
+def frame_index(scan: Scan, frame: int) -> int:
+    """From a frame counted from 1, as on the command line. Raises ScanError where the scan has none such."""
+    if not 1 <= frame <= scan.frame_count:
+        counted = "1 frame" if scan.frame_count == 1 else f"{scan.frame_count} frames"
+        upto = "" if scan.frame_count == 1 else f" to {scan.frame_count}"
+        raise ScanError(f"This scan has {counted}. Give --frame 1{upto}.")
+    return frame - 1
+
+
 def read_bytes(path: Path) -> bytes:
     """Raises ScanError for a file that is not there or larger than may be read."""
     try:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from medfusion import inference, library, router
 from medfusion.apart import read_scan
-from medfusion.commands.files import read_file, walk, write_json, write_line
+from medfusion.commands.files import frame_index, read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
 from medfusion.imaging import display
 from medfusion.library import Model
@@ -91,9 +91,8 @@ class Answerer:
         entry: dict[str, object] = {"path": named}
         try:
             scan = read()
-            if self.frame > scan.frame_count:
-                raise ScanError(f"This scan has {scan.frame_count} frames, not {self.frame}. Give a smaller --frame.")
-            route = self.router.route(display(scan, self.frame - 1)) if self.router else None
+            frame = frame_index(scan, self.frame)
+            route = self.router.route(display(scan, frame)) if self.router else None
         except ScanError as error:
             return entry | {"status": "error", "error": str(error)}
         model_id = self.chosen or (route and route.model_id)
@@ -101,7 +100,7 @@ class Answerer:
             entry["route"] = asdict(route)
         if not model_id:
             return entry | {"status": "refused", "error": route.reason if route else ""}
-        prediction = inference.predict(self.model(model_id), scan, self.frame - 1, route)
+        prediction = inference.predict(self.model(model_id), scan, frame, route)
         return entry | {"status": "ok", **describe(prediction)}
 
 

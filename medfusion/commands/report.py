@@ -8,9 +8,9 @@ from pathlib import Path
 from medfusion import inference
 from medfusion.apart import read_scan
 from medfusion.commands.explain import target_of
-from medfusion.commands.files import read_bytes, write_line
+from medfusion.commands.files import frame_index, read_bytes, write_line
 from medfusion.commands.predict import load
-from medfusion.errors import ExplanationError, ScanError
+from medfusion.errors import ExplanationError
 from medfusion.explain import EXPLAINERS, explain
 from medfusion.explain.record import Tests
 from medfusion.report import Report, write
@@ -40,8 +40,7 @@ def made(content: bytes, model_id: str, frame: int, method: str, device: str | N
     if unknown := [one for one in methods if one not in EXPLAINERS]:
         raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
     scan, model = read_scan(content, name), load(model_id, device)
-    if not 0 <= frame < scan.frame_count:
-        raise ScanError(f"This scan has {scan.frame_count} frames. Give --frame 1 to {scan.frame_count}.")
+    frame_index(scan, frame + 1)
     target = target_of(model, scan, frame, None)
     maps = [explain(model, scan, target, one, frame, 0) for one in methods]
     return Report(content, scan, model, inference.predict(model, scan, frame), maps, Tests())

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields
 from functools import partial
 from typing import Any
 
+import numpy as np
 from pytorch_grad_cam import GradCAM, GradCAMPlusPlus, HiResCAM, LayerCAM
 
 from medfusion.errors import ExplanationError
@@ -110,11 +111,13 @@ def explain(
     settings: Mapping[str, object] | None = None,
     progress: Callable[[float], None] | None = None,
     partial_map: Callable[[Explanation], None] | None = None,
+    picture: np.ndarray | None = None,
 ) -> Explanation:
     """The map of one method for one class of one frame, on the grid of that frame.
 
     settings: overrides of the method's own. progress: called with the part done, 0..1; may raise Cancelled.
-    partial_map: called with the map so far, now and then, by methods that have one. Raises ExplanationError on an
+    partial_map: called with the map so far, now and then, by methods that have one. picture: what the model saw of the
+    frame, (h, w, 3) uint8 of its size, where the frame itself is not at hand. Raises ExplanationError on an
     unknown method, class or setting, where the model gives no numbers, and on a method that is refused for it.
     """
     started = time.perf_counter()
@@ -125,7 +128,7 @@ def explain(
     if not 0 <= target_index < len(model.card.classes):
         raise ExplanationError(f"There is no class {target_index}. Choose 0 to {len(model.card.classes) - 1}.")
     chosen = _settings(explainer, settings or {})
-    picture = squash(display(scan, frame), model.card.input)
+    seen = squash(display(scan, frame), model.card.input) if picture is None else picture
 
     def made(found: Attribution) -> Explanation:
         evidence = found.raw if found.evidence is None else found.evidence
@@ -156,7 +159,7 @@ def explain(
         if partial_map and so_far:
             partial_map(made(so_far))
 
-    return made(explainer.attribute(model, picture, target_index, seed, chosen, report))
+    return made(explainer.attribute(model, seen, target_index, seed, chosen, report))
 
 
 def refusal(card: ModelCard, method: str) -> str | None:

@@ -41,28 +41,22 @@ class FromMap(nn.Module):
     """The network as seen from one of its maps, for one call.
 
     The package hooks found, which belongs to this object alone: the shared network carries no hook, so sessions do
-    not meet. Gradients start at the map, so frozen networks can be explained.
+    not meet. Gradients start at the map, so frozen networks can be explained, and a compiled one can make it.
     """
 
     def __init__(self, model: Model, grid: str) -> None:
         super().__init__()
-        self.network = model.network
-        self.task = model.card.task
+        self.model = model
+        self.network = model.network  # the package looks for its device
         self.grid = grid
         self.found = nn.Identity()
 
     def forward(self, batch: Tensor) -> Tensor:
-        """(B, 3, h, w) to class logits (B, K)."""
-        with torch.no_grad():
-            cnn_map = self.network.extract(batch)
-            if self.grid != "cnn":
-                features = self.network.maps(cnn_map)
-        if self.grid == "cnn":
-            features = self.network.maps(self.found(cnn_map.requires_grad_()))
-        else:
-            field = GRIDS[self.grid]
-            features = features._replace(**{field: self.found(getattr(features, field).requires_grad_())})
-        return class_logits(self.network.decide(features), self.task)
+        """(1, 3, h, w) to class logits (1, K)."""
+        features = self.model.features(batch)
+        start = self.found(getattr(features, GRIDS[self.grid]).requires_grad_())
+        after = self.network.maps(start) if self.grid == "cnn" else features._replace(**{GRIDS[self.grid]: start})
+        return class_logits(self.network.decide(after), self.model.card.task)
 
 
 def attribute(

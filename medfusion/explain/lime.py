@@ -7,12 +7,16 @@ between two seeds from 0.82 to 0.89; of the five strongest superpixels 4.5 staye
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import cv2
 import numpy as np
 import torch
 from lime.lime_image import LimeImageExplainer
 from lime.wrappers.scikit_image import SegmentationAlgorithm
+from scipy.linalg import hadamard
 from sklearn.linear_model import Ridge
 from sklearn.metrics import pairwise_distances
 from torch import Tensor
@@ -26,37 +30,42 @@ from medfusion.preprocess import to_batch
 
 NEGLIGIBLE = 0.01  # a superpixel that moves the log-odds by less, which is the odds by 1 %, is no evidence
 NOISE = 3.0  # nor is a map whose largest weight stays within so many standard errors of chance
-CHECK_EVERY = 64  # samples between two looks at how sure the weights are
-COMPACTNESS = 30.0  # of superpixels: at the usual 10 they fray on textures and cut across what matters
-FEWEST = 320  # samples before the first chance to stop
+CHECK_EVERY = 128  # samples between two looks at how sure the weights are
+QUICKSHIFT = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2}  # lime_image.py, explain_instance
+USUAL = range(8, 81)  # superpixels: quickshift finds next to none on flat pictures and hundreds in noise
+EVEN = 32  # superpixels of such pictures, by SLIC
+COMPACTNESS = 30.0  # of SLIC: at the usual 10 its superpixels fray on textures and cut across what matters
+FEWEST = 256  # samples before the first chance to stop
 BATCH_SIZES = {"cpu": 32}  # other devices: 128
 
 
 @dataclass(frozen=True)
 class LimeSettings:
-    samples: int = 1024  # at most
-    paired: bool = True  # each draw with its opposite: half as many rank places as surely
-    settle: float = 0.99  # stop when the weights should correlate so well with those of endless samples; 1: never
-    superpixels: int = 32  # SLIC, about: 31 to 36; quickshift takes ten times as long and makes 20 to 40
+    samples: int = 512  # at most
+    balanced: bool = True  # see TensorLime; False: the package's own draws of the same seed
+    settle: float = 0.995  # stop when the weights should correlate so well with those of endless samples; 1: never
+    superpixels: int | None = None  # about so many, by SLIC; None: the package's quickshift, which makes 20 to 40
     batch_size: int | None = None  # by the device, see BATCH_SIZES
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.superpixels < 2 or (self.batch_size is not None and self.batch_size < 1):
+        least = ((self.samples, 2), (self.superpixels, 2), (self.batch_size, 1))
+        if any(value is not None and value < enough for value, enough in least):
             raise ExplanationError(
                 "LIME needs at least 2 samples, 2 superpixels and a batch of 1. Choose larger values."
             )
 
-    def segmentation(self) -> SegmentationAlgorithm:
-        return SegmentationAlgorithm(
-            "slic", n_segments=self.superpixels, compactness=COMPACTNESS, sigma=1, start_label=0
-        )
+    def segmentation(self) -> Callable[[np.ndarray], np.ndarray]:
+        """(h, w, 3) uint8 to labels (h, w), 0..n-1 without gaps, as the package takes for granted."""
+        if self.superpixels:
+            return partial(slic, count=self.superpixels)
+        return quickshift
 
 
 class TensorLime(LimeImageExplainer):
     """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
 
-    It stops when more samples would hardly change the weights. Draws are the package's own, row by row; in pairs, each
-    second one is the opposite of the one before: what superpixels do in twos then cancels (Covert and Lee 2021, 3.2).
+    It stops when more samples would hardly change the weights. Each draw is as likely as with the package; balanced
+    ones rank places as surely with half as many, see `balanced_draws`.
     """
 
     def __init__(self, model: Model, target_index: int, seed: int, settings: LimeSettings, progress: Progress) -> None:
@@ -64,17 +73,17 @@ class TensorLime(LimeImageExplainer):
         self.model, self.target_index, self.settings, self.progress = model, target_index, settings, progress
 
     def data_labels(self, image, fudged_image, segments, classifier_fn, num_samples, batch_size=10):  # type: ignore[no-untyped-def]
-        """The package's own draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers.
+        """Draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers.
 
         Both pictures pass through to_batch once; it treats each pixel alone, so they can be mixed behind it.
         """
         count = int(segments.max()) + 1
-        together = 1 + self.settings.paired
-        drawn = -(-num_samples // together)
-        data = self.random_state.randint(0, 2, drawn * count).reshape((drawn, count))
-        if self.settings.paired:
-            data = np.stack([data, 1 - data], axis=1).reshape(-1, count)[:num_samples]
+        if self.settings.balanced:
+            data = balanced_draws(num_samples, count, self.random_state)
+        else:
+            data = self.random_state.randint(0, 2, num_samples * count).reshape((num_samples, count))  # its own line
         data[0, :] = 1
+        places = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device)
         pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
         shown, hidden = pair.contiguous()
         batch = shown.expand(min(batch_size, CHECK_EVERY), *shown.shape).clone()  # fresh memory for each costs as much
@@ -83,12 +92,12 @@ class TensorLime(LimeImageExplainer):
             last = min(first + CHECK_EVERY, num_samples)
             for start in range(first, last, batch_size):
                 rows = data[start : min(start + batch_size, last)]
-                keep = torch.from_numpy(np.take(rows == 1, segments, axis=1)).to(self.model.device)[:, None]
+                keep = spread(rows == 1, places)
                 mixed = torch.where(keep, shown, hidden, out=batch[: len(rows)])
                 answers.append(finite(classifier_fn(mixed)))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             told = np.concatenate(answers)
-            weights, fit, error = self.fitted(data[:last], told, last / num_samples / together)
+            weights, fit, error = self.fitted(data[:last], told, last / num_samples / (1 + self.settings.balanced))
             sure = evidence(weights, error)[segments]
             self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
@@ -100,7 +109,7 @@ class TensorLime(LimeImageExplainer):
     def fitted(self, data: np.ndarray, answers: np.ndarray, part: float = 1.0) -> tuple[np.ndarray, float, float]:
         """The package's kernel and ridge: a weight for each superpixel, (superpixels,), R², 0..1, and standard error.
 
-        part: of all samples that were meant; fewer are shrunk as much as all would be, and pairs as twice as many.
+        part: of all samples that were meant; fewer are shrunk as much as all would be, balanced ones as twice as many.
         """
         distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
         constant, ranked, fit, _ = self.base.explain_instance_with_data(
@@ -108,7 +117,7 @@ class TensorLime(LimeImageExplainer):
         )
         weights = np.array([weight for _, weight in sorted(ranked)], np.float32)
         left = answers[:, self.target_index] - constant - data @ weights
-        error = standard_error(data, left, self.base.kernel_fn(distances), 1 + self.settings.paired)
+        error = standard_error(data, left, self.base.kernel_fn(distances), 1 + self.settings.balanced)
         return weights, float(np.clip(fit, 0, 1)), error
 
     def answer(self, batch: Tensor) -> np.ndarray:
@@ -121,7 +130,6 @@ def attribute(
 ) -> Attribution:
     """Each superpixel carries its ridge weight: by how much showing it moves the log-odds of the target class."""
     progress(0.0)
-    segmentation = settings.segmentation()
     explainer = TensorLime(model, target_index, seed, settings, progress)
     explainer.explain_instance(
         picture,
@@ -130,10 +138,27 @@ def attribute(
         top_labels=None,
         num_samples=settings.samples,
         batch_size=settings.batch_size or BATCH_SIZES.get(model.device.type, 128),
-        segmentation_fn=lambda image: contiguous(segmentation(image)),
+        segmentation_fn=settings.segmentation(),
         random_seed=seed,
     )
     return explainer.found
+
+
+def balanced_draws(samples: int, superpixels: int, chance: np.random.RandomState) -> np.ndarray:
+    """(samples, superpixels) of 0 and 1, each row as likely as any, and followed by its opposite.
+
+    Rows come in blocks, each an orthogonal array of strength 3 (Hedayat 1999, section 7.3): any three superpixels are
+    shown and hidden in all eight ways equally often. So no weight is blurred by those of others, nor by what
+    superpixels do in twos.
+    """
+    order = 1 << superpixels.bit_length()  # its first column, of ones only, is of no use
+    columns = hadamard(order)[:, 1:] > 0
+    blocks = []
+    for _ in range(-(-samples // (2 * order))):
+        taken = columns[chance.permutation(order)][:, chance.permutation(order - 1)[:superpixels]]
+        drawn = taken ^ (chance.randint(0, 2, superpixels) == 1)
+        blocks.append(np.stack([drawn, ~drawn], axis=1).reshape(-1, superpixels))
+    return np.concatenate(blocks)[:samples].astype(int)
 
 
 def evidence(weights: np.ndarray, error: float) -> np.ndarray:
@@ -161,6 +186,34 @@ def expected_correlation(weights: np.ndarray, error: float) -> float:
     return float(np.sqrt(max(0.0, 1 - error**2 / variance))) if variance else float(error == 0)
 
 
+def spread(rows: np.ndarray, places: Tensor) -> Tensor:
+    """(B, superpixels) bool to masks (B, 1, h, w) on the device of places: (h, w), each pixel's superpixel.
+
+    NumPy takes a quarter of PyTorch's time on a CPU; elsewhere only the rows travel.
+    """
+    if places.device.type == "cpu":
+        return torch.from_numpy(np.take(rows, places.numpy(), axis=1))[:, None]
+    return torch.from_numpy(rows).to(places.device)[:, None, places]
+
+
+def quickshift(image: np.ndarray) -> np.ndarray:
+    """The package's own segmentation with all lengths halved on half the picture: alike, in a tenth of the time.
+
+    SLIC where that finds next to nothing or hundreds. The seed is fixed, so that maps of several seeds compare.
+    """
+    halved = {name: value / 2 for name, value in QUICKSHIFT.items()}
+    small = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    found = contiguous(SegmentationAlgorithm("quickshift", random_seed=0, **halved)(small))
+    if found.max() + 1 not in USUAL:
+        return slic(image, EVEN)
+    return found.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def slic(image: np.ndarray, count: int) -> np.ndarray:
+    algorithm = SegmentationAlgorithm("slic", n_segments=count, compactness=COMPACTNESS, sigma=1, start_label=0)
+    return contiguous(algorithm(image))
+
+
 def contiguous(segments: np.ndarray) -> np.ndarray:
-    """Labels 0..n-1 without gaps, as the package takes for granted."""
+    """Labels 0..n-1 without gaps."""
     return np.unique(segments, return_inverse=True)[1].reshape(segments.shape)

@@ -28,14 +28,23 @@ from medfusion.explain.words import degenerate
 from medfusion.imaging import display
 from medfusion.imaging.marks import mark
 from medfusion.library import Model
+from medfusion.preprocess import squash
 from medfusion.types import Explanation, Scan
 
 ACCOUNT = "explanation.json"
+SEEN = "seen.png"  # by the model: the frame at its size, from which the maps can be made again
 PACKAGES = ("torch", "numpy", "lime", "grad-cam", "captum", "scikit-image", "openvino")
 PICTURE_SIDE_PX = 1280
 OPACITY = 0.6
 CLEAR_BELOW = 0.35  # of the strongest evidence: weaker evidence fades out, as on the page
 ARRAYS = ("heatmap", "signed", "raw")
+BETTER = {
+    "larger": [
+        "rank_correlation", "top_overlap", "jaccard", "insertion", "road", "better_than", "road_better_than", "energy",
+        "iou", "fit",
+    ],
+    "smaller": ["deletion", "unstable_share", "mean_deviation"],
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +58,18 @@ class Tests:
 
 
 def write(folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], tests: Tests) -> None:
-    """METHOD.npz and METHOD.png for each explanation, scan.png, and explanation.json. Raises ConfigError."""
+    """METHOD.npz and METHOD.png for each explanation, scan.png, seen.png and explanation.json. Raises ConfigError."""
+    write_files(folder, model, scan, display(scan, made[0].frame), made, tests)
+
+
+def write_files(
+    folder: Path, model: Model, scan: Scan, picture: np.ndarray, made: Sequence[Explanation], tests: Tests
+) -> None:
+    """picture: the frame as displayed, (H, W) or (H, W, 3) uint8."""
+    seen = squash(picture, model.card.input)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        picture = display(scan, made[0].frame)
+        Image.fromarray(seen).save(folder / SEEN)
         mark(shown(picture), scan).save(folder / "scan.png")
         for found in made:
             arrays = {name: getattr(found, name) for name in ARRAYS}
@@ -61,7 +78,8 @@ def write(folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], t
                 arrays |= {"mean_over_seeds": over.mean, "deviation_over_seeds": over.deviation}
             np.savez_compressed(folder / f"{found.method}.npz", **arrays)
             mark(overlay(picture, found.heatmap), scan).save(folder / f"{found.method}.png")
-        text = json.dumps(account(model, made, tests), indent=2, ensure_ascii=False) + "\n"
+        told = account(model, made, tests) | {"seen_sha256": digest(seen)}
+        text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         (folder / ACCOUNT).write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"The maps cannot be written ({error.strerror}). Choose another folder.") from error
@@ -74,6 +92,8 @@ def account(model: Model, made: Sequence[Explanation], tests: Tests) -> dict[str
         "target": first.target_name,
         "scan_sha256": first.scan_sha256,
         "frame": first.frame + 1,
+        "height_px": first.heatmap.shape[0],
+        "width_px": first.heatmap.shape[1],
         "model": {"id": first.model_id, "version": first.model_version, "weights_sha256": model.card.weights_sha256},
         "device": model.device.type,
         "threads": torch.get_num_threads(),
@@ -83,6 +103,7 @@ def account(model: Model, made: Sequence[Explanation], tests: Tests) -> dict[str
             for one, other in combinations(made, 2)
         },
         "shortcuts": next((rounded(asdict(found)) for found in tests.shortcuts.values()), None),
+        "better": BETTER,
         "versions": {"medfusion": medfusion.__version__} | {name: metadata.version(name) for name in PACKAGES},
     }
 
@@ -118,34 +139,97 @@ def stable_figures(found: Explanation, over: Stability | None) -> dict[str, obje
     return {"seeds": list(over.seeds)} | rounded(figures | {"mean_deviation": float(over.deviation.mean())})
 
 
-def replay(path: Path, model: Model, scan: Scan) -> dict[str, tuple[Explanation, bool]]:
-    """Make the maps of an explanation.json again: for each method the new one, and whether it has the same bits.
+@dataclass(frozen=True)
+class Account:
+    """What an explanation.json asks for when its maps are made again."""
 
-    Raises ExplanationError where the file is no such account, or tells of another scan or model.
-    """
+    path: Path
+    target: str
+    model_id: str
+    weights_sha256: str
+    scan_sha256: str
+    seen_sha256: str | None
+    frame: int
+    size_px: tuple[int, int]  # height and width of the frame
+    threads: int
+    calls: Mapping[str, tuple[Mapping[str, object], int, str]]  # by method: settings, seed, digest of the raw map
+
+
+def read_account(path: Path) -> Account:
+    """Raises ExplanationError where the file cannot be read or is no such account."""
     try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        methods, target = told["methods"], model.card.classes.index(told["target"])
-        wanted = (told["scan_sha256"], told["model"]["weights_sha256"])
-        frame, threads = int(told["frame"]) - 1, int(told["threads"])
-        calls = {name: (one["settings"], one["seed"] or 0, one["sha256"]["raw"]) for name, one in methods.items()}
+        return as_account(json.loads(path.read_text(encoding="utf-8")), path)
     except OSError as error:
         raise ExplanationError(f"{path.name} cannot be read ({error.strerror}). Check the path.") from error
+    except ValueError as error:
+        raise ExplanationError(f"{path.name} is no account of an explanation. Name another.") from error
+
+
+def as_account(told: Any, path: Path) -> Account:
+    """told: what the file at a path holds, as `account` made it. Raises ExplanationError where it is no such thing."""
+    try:
+        return Account(
+            path=path,
+            target=str(told["target"]),
+            model_id=str(told["model"]["id"]),
+            weights_sha256=told["model"]["weights_sha256"],
+            scan_sha256=told["scan_sha256"],
+            seen_sha256=told.get("seen_sha256"),
+            frame=int(told["frame"]) - 1,
+            size_px=(int(told["height_px"]), int(told["width_px"])),
+            threads=int(told["threads"]),
+            calls={
+                name: (one["settings"], one["seed"] or 0, one["sha256"]["raw"]) for name, one in told["methods"].items()
+            },
+        )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ExplanationError(f"{path.name} is no account of an explanation of this model. Name another.") from error
-    for name, ours, theirs in zip(("scan", "model"), (scan.sha256, model.card.weights_sha256), wanted, strict=True):
-        if ours != theirs:
-            raise ExplanationError(f"{path.name} tells of another {name}. Name the one that it was made with.")
+        raise ExplanationError(f"{path.name} is no account of an explanation. Name another.") from error
+
+
+def replay(account: Account, model: Model, scan: Scan | None) -> dict[str, tuple[Explanation, bool]]:
+    """Make the maps of an account again: for each method the new one, and whether it has the same bits.
+
+    scan: None to start from what the model saw of it, which lies beside the account. Raises ExplanationError where the
+    account tells of another scan or model.
+    """
+    name = account.path.name
+    if account.target not in model.card.classes:
+        raise ExplanationError(f"{name} is no account of an explanation of this model. Name another.")
+    if model.card.weights_sha256 != account.weights_sha256:
+        raise ExplanationError(f"{name} tells of another model. Name the one that it was made with.")
+    if scan and scan.sha256 != account.scan_sha256:
+        raise ExplanationError(f"{name} tells of another scan. Name the one that it was made with.")
+    picture = None if scan else read_seen(account)
+    subject = scan or unseen(account)
+    target = model.card.classes.index(account.target)
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads))  # sums of another number of threads differ in their last bits
+    torch.set_num_threads(max(1, account.threads))  # sums of another number of threads differ in their last bits
     try:
         made = {
-            name: explain(model, scan, target, name, frame, seed, settings)
-            for name, (settings, seed, _) in calls.items()
+            name: explain(model, subject, target, name, account.frame, seed, settings, picture=picture)
+            for name, (settings, seed, _) in account.calls.items()
         }
     finally:
         torch.set_num_threads(before)
-    return {name: (one, digest(one.raw) == calls[name][2]) for name, one in made.items()}
+    return {name: (one, digest(one.raw) == account.calls[name][2]) for name, one in made.items()}
+
+
+def read_seen(account: Account) -> np.ndarray:
+    """What the model saw, (h, w, 3) uint8. Raises ExplanationError where it is missing or was changed."""
+    path = account.path.with_name(SEEN)
+    try:
+        seen = np.asarray(Image.open(path))
+    except OSError as error:
+        raise ExplanationError(f"{SEEN} is not beside {account.path.name}. Name the scan as well.") from error
+    if digest(seen) != account.seen_sha256:
+        raise ExplanationError(f"{SEEN} is not the one that {account.path.name} tells of. Name the scan as well.")
+    return seen
+
+
+def unseen(account: Account) -> Scan:
+    """In place of a scan that is not at hand: its size and identity, without its pixels."""
+    frames = np.broadcast_to(np.uint8(0), (account.frame + 1, *account.size_px))
+    return Scan(frames=frames, name="", sha256=account.scan_sha256, file_format="replayed")
 
 
 def overlay(picture: np.ndarray, heatmap: np.ndarray) -> Image.Image:

@@ -29,7 +29,7 @@ def attribute(
 ) -> Attribution:
     """By how much each token's share of the pooled answer exceeds an even share: 0 is even, -1 none, 1 twice that."""
     progress(0.0)
-    cnn_map = model.network.extract(to_batch(picture, model.card.input).to(model.device))
+    cnn_map = model.features(to_batch(picture, model.card.input).to(model.device)).cnn_map
     count = cnn_map.shape[2] * cnn_map.shape[3]
     own = torch.eye(count, device=cnn_map.device)
     mixed = own

@@ -29,8 +29,7 @@ def attribute(
     """The signed map before the paper's ReLU (eq. 6). Hidden places have the colour that the network calls zero."""
     progress(0.0)
     batch = to_batch(picture, model.card.input).to(model.device)
-    features = model.network.maps(model.network.extract(batch))
-    channels = getattr(features, GRIDS[settings.grid])[0]
+    channels = getattr(model.features(batch), GRIDS[settings.grid])[0]
     shift = shift_of(model)
     height, width = batch.shape[2:]
     masks = torch.cat([batch.new_zeros(1, height, width), stretched(to_range(channels), height, width, shift)])

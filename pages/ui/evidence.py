@@ -23,9 +23,9 @@ from pages.ui.trust import Task, title
 from pages.ui.view import View
 
 AGREEMENT = (
-    "Rank correlation: 1 where both maps put all places in the same order, 0 where they are unrelated. Of the "
-    "strongest tenth, 10 % would be the same by chance. Maps that agree can both be wrong; where they do not agree, "
-    "trust neither alone."
+    "Larger is better. Rank correlation: 1 where both maps put all places in the same order, 0 where they are "
+    "unrelated. Of the strongest tenth, 10 % would be the same by chance. Maps that agree can both be wrong; where "
+    "they do not agree, trust neither alone."
 )
 SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"

@@ -2,6 +2,8 @@
 const page = document.documentElement;
 const FIGURE = ".st-key-evidence .js-plotly-plot";
 const SETTLED_MS = 300; // a turn of the wheel is many events
+const HOLD_KEY = "h";
+const TYPING = "input:not([type=range]), textarea, select, [contenteditable=true]";
 const DRAG_PX = 400; // a drag of so many pixels passes through the whole range of the scan
 let listeners; // of the drag in use
 let watch; // looks for a figure drawn anew; one figure, one watch
@@ -111,6 +113,12 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     if (from) setTriggerValue("window", { case: data.case, ...at(event) });
     from = null;
   });
+  // The key works wherever the reader looks, but where it is a letter of a text or part of a shortcut.
+  const isHeld = ({ key, target, ctrlKey, metaKey, altKey }) =>
+    key?.toLowerCase() === HOLD_KEY && !(ctrlKey || metaKey || altKey || target.closest?.(TYPING));
+  listen("keydown", (event) => isHeld(event) && show(true));
+  listen("keyup", ({ key }) => key?.toLowerCase() === HOLD_KEY && show());
+  window.addEventListener("blur", () => show(), { signal: listeners.signal });
   const isPress = (event) => event.key === " " || event.key === "Enter";
   hold.onpointerdown = () => show(true);
   hold.onkeydown = (event) => isPress(event) && show(true);

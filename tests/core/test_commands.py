@@ -215,6 +215,18 @@ def test_an_explanation_can_be_made_again_bit_for_bit(folder, model, tmp_path, m
         with np.load(out / f"{method}.npz") as first, np.load(tmp_path / "again" / f"{method}.npz") as second:
             assert all(np.array_equal(first[name], second[name]) for name in ("raw", "signed", "heatmap"))
 
+    alone = ["explain", "--replay", str(out / "explanation.json"), "--out", str(tmp_path / "alone"), "--device", "cpu"]
+    assert main(alone) == 0  # from the file and what lies beside it: no scan, no model named
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["same", "same"]
+    with np.load(out / "lime.npz") as first, np.load(tmp_path / "alone" / "lime.npz") as second:
+        assert all(np.array_equal(first[name], second[name]) for name in ("raw", "signed", "heatmap"))
+    (out / "seen.png").write_bytes((tmp_path / "alone" / "gradcam.png").read_bytes())
+    assert main(alone) == 2
+    assert "seen.png is not the one" in capsys.readouterr().err
+    (out / "seen.png").unlink()
+    assert main(alone) == 2
+    assert "Name the scan as well" in capsys.readouterr().err
+
     told["methods"]["lime"]["sha256"]["raw"] = "0"
     (out / "explanation.json").write_text(json.dumps(told))
     assert main(again) == 1
@@ -225,7 +237,7 @@ def test_an_explanation_can_be_made_again_bit_for_bit(folder, model, tmp_path, m
     ("change", "sentence"),
     [
         ({"scan_sha256": "0"}, "tells of another scan"),
-        ({"model": {"weights_sha256": "0"}}, "tells of another model"),
+        ({"model": {"id": "dice", "weights_sha256": "0"}}, "tells of another model"),
         ({"methods": 3}, "no account of an explanation"),
         ({"target": "gout"}, "no account of an explanation"),
     ],
@@ -263,6 +275,11 @@ def test_mistakes_of_explain_are_told_and_nothing_is_written(folder, model, tmp_
     assert main(["explain", str(folder / "a.dcm"), "--model", model, "--out", str(out), *words]) == 2
     assert sentence in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_explain_needs_a_scan_and_a_model_where_nothing_is_made_again(model, tmp_path, capsys):
+    assert main(["explain", "--model", model, "--out", str(tmp_path / "maps")]) == 2
+    assert "Give PATH and --model ID" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", COMMANDS)

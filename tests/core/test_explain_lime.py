@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from lime.lime_image import LimeImageExplainer
+from lime.wrappers.scikit_image import SegmentationAlgorithm
+from sklearn.metrics import adjusted_rand_score
 from torch import Tensor
 
 from medfusion import network
@@ -13,8 +15,11 @@ from medfusion.errors import Cancelled, ExplanationError
 from medfusion.explain import explain
 from medfusion.explain import lime as subject
 from medfusion.explain.lime import LimeSettings, contiguous, expected_correlation, standard_error
+from medfusion.imaging import display
 from medfusion.inference import log_odds, score
 from medfusion.preprocess import squash
+from medfusion.samples import read_sample
+from medfusion.types import InputSpec
 from tests.core.toy_networks import DOT_PX, ToyNet, corner, dotted, model_of, one_class_a_quadrant, scan_of
 
 CENTRES = ((11, 11), (11, 51), (51, 11), (51, 51))  # of one dot in each quadrant
@@ -65,16 +70,9 @@ def test_the_two_classes_of_a_binary_model_have_opposite_weights():
 @pytest.mark.parametrize("seed", [0, 7])
 def test_answers_are_those_of_the_package_itself(target, seed):
     model, frame = one_class_a_quadrant(0.1), dotted(0, 1, 2)
-    settings = {"samples": 203, "paired": False, "superpixels": 20, "batch_size": 50}  # the last batch is a short one
+    settings = {"samples": 203, "balanced": False, "superpixels": 20, "batch_size": 50}  # the last batch is a short one
     picture = squash(frame, model.card.input)
-    segments = []
-
-    def same_segments(image: np.ndarray) -> np.ndarray:
-        slic = subject.SegmentationAlgorithm(
-            "slic", n_segments=20, compactness=subject.COMPACTNESS, sigma=1, start_label=0
-        )
-        segments.append(contiguous(slic(image)))
-        return segments[0]
+    segments = subject.slic(picture, 20)
 
     def odds(pictures: np.ndarray) -> np.ndarray:
         probabilities = score(model, pictures).astype(np.float64)
@@ -86,22 +84,22 @@ def test_answers_are_those_of_the_package_itself(target, seed):
         labels=(target,),
         top_labels=None,
         num_samples=203,
-        segmentation_fn=same_segments,
+        segmentation_fn=lambda _: segments,
         random_seed=seed,
     )
     weights = dict(package.local_exp[target])
-    expected = np.vectorize(weights.get)(segments[0])
+    expected = np.vectorize(weights.get)(segments)
     found = explain(model, scan_of(frame), target, "lime", seed=seed, settings=settings)
     assert np.abs(expected).max() > 0.1
     assert found.raw == pytest.approx(expected, abs=1e-3)
     assert found.fit == pytest.approx(package.score, abs=1e-3)
 
 
-def test_pairs_come_to_the_weights_of_the_package_on_a_linear_model():
+def test_balanced_draws_come_to_the_weights_of_the_package_on_a_linear_model():
     scan, model = scan_of(one_dot_a_quadrant()), linear_model()
     own, package = (
         explain(model, scan, 1, "lime", settings={"superpixels": 16, "settle": 1.0} | more).raw
-        for more in ({}, {"samples": 1000, "paired": False})
+        for more in ({}, {"samples": 1000, "balanced": False})
     )
     assert own == pytest.approx(package, abs=1e-3)
 
@@ -166,27 +164,46 @@ def test_what_two_superpixels_do_together_is_no_error_of_opposite_draws():
     assert paired < 1e-6
 
 
-def test_each_second_draw_is_the_opposite_of_the_one_before():
-    seen = []
-
-    def keep(batch: Tensor) -> Tensor:
-        seen.append(batch.clone())
-        return batch.sum((1, 2, 3))[:, None]
-
-    model = linear_model()
-    explainer = subject.TensorLime(model, 0, 3, LimeSettings(samples=31, superpixels=16), lambda *_: None)
-    image = squash(one_dot_a_quadrant(), model.card.input)
-    segments = np.arange(image.shape[0])[:, None] // 16 * 4 + np.arange(image.shape[1]) // 16
-    data, told = explainer.data_labels(image, np.zeros_like(image), segments, keep_numpy(keep), 31, 8)
-    assert data.shape == (31, 16)
-    assert len(told) == 31
-    assert (data[0] == 1).all()
-    assert (data[2:30:2] + data[3:31:2] == 1).all()
-    assert len(np.unique(data[2::2], axis=0)) > 10
+@pytest.mark.parametrize("superpixels", [3, 16, 31, 36, 64])
+def test_balanced_draws_show_any_three_superpixels_in_all_ways_equally_often(superpixels):
+    rows = 2 << superpixels.bit_length()
+    made = subject.balanced_draws(3 * rows, superpixels, np.random.RandomState(0))
+    assert made.shape == (3 * rows, superpixels)
+    assert (made[::2] + made[1::2] == 1).all()  # each second row is the opposite of the one before
+    for block in np.split(made, 3):
+        signs = 2 * block - 1
+        assert (signs.sum(0) == 0).all()
+        assert np.array_equal(signs.T @ signs, rows * np.eye(superpixels))
+        assert (np.einsum("ni,nj,nk->ijk", signs, signs, signs) == 0).all()
+    assert not np.array_equal(made[:rows], made[rows : 2 * rows])
 
 
-def keep_numpy(answer):
-    return lambda batch: answer(batch).numpy()
+def test_each_balanced_draw_is_as_likely_as_with_the_package():
+    chance = np.random.RandomState(0)
+    shown = np.array([subject.balanced_draws(2, 12, chance)[0] for _ in range(4000)])
+    assert shown.mean(0) == pytest.approx(0.5, abs=0.04)
+    assert shown.sum(1).var() == pytest.approx(12 / 4, rel=0.1)  # binomial: superpixels of a row are independent
+
+
+def test_balanced_draws_are_surer_than_as_many_of_the_package():
+    """A model of superpixels that act by themselves, in twos, and less in threes: the spread of weights over seeds."""
+    rng = np.random.default_rng(0)
+    own, (i, j, k) = rng.normal(size=20), rng.integers(0, 20, (3, 60))
+    explainer = subject.TensorLime(linear_model(), 0, 0, LimeSettings(), lambda *_: None)
+
+    def spread_of(draws) -> float:
+        found = []
+        for seed in range(12):
+            data = draws(np.random.RandomState(seed))
+            data[0] = 1
+            signs = 2 * data - 1
+            odds = data @ own + (signs[:, i] * signs[:, j] * (1 + signs[:, k] / 2) * 0.3).sum(1)
+            found.append(explainer.fitted(data, odds[:, None])[0])
+        return float(np.std(found, axis=0).mean())
+
+    balanced = spread_of(lambda chance: subject.balanced_draws(256, 20, chance))
+    package = spread_of(lambda chance: chance.randint(0, 2, (256, 20)))
+    assert balanced < 0.8 * package
 
 
 def test_expected_correlation_by_hand():
@@ -232,13 +249,15 @@ def test_the_network_sees_batches_of_the_size_asked_for():
             return super().extract(x)
 
     model = model_of(Measuring([[1, 0, 0, 0]]), ("no", "yes"), task="binary")
-    explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 100, "superpixels": 16, "batch_size": 40})
-    assert sizes == [40, 24, 36]  # a look at the order after 64
+    explain(model, scan_of(dotted(0)), 1, "lime", settings={"samples": 200, "superpixels": 16, "batch_size": 50})
+    assert sizes == [50, 50, 28, 50, 22]  # a look at the weights after 128
 
 
 def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
     model, scan = linear_model(), scan_of(one_dot_a_quadrant())
-    early, full = (explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (0.99, 1))
+    early, full = (
+        explain(model, scan, 1, "lime", settings={"settle": settle}) for settle in (LimeSettings().settle, 1)
+    )
     assert early.samples == subject.FEWEST
     assert full.samples == LimeSettings().samples
     assert early.raw == pytest.approx(full.raw, abs=2e-3)
@@ -266,9 +285,9 @@ def test_without_settling_every_sample_is_drawn():
 def test_maps_so_far_are_handed_over_and_come_nearer():
     so_far = []
     scan = scan_of(one_dot_a_quadrant())
-    settings = {"superpixels": 16, "samples": 200, "settle": 1}
+    settings = {"superpixels": 16, "samples": 400, "settle": 1}
     last = explain(linear_model(), scan, 1, "lime", settings=settings, partial_map=so_far.append)
-    assert [one.samples for one in so_far] == [64, 128, 192, 200]
+    assert [one.samples for one in so_far] == [128, 256, 384, 400]
     errors = [np.abs(one.raw - last.raw).max() for one in so_far]
     assert errors[0] >= errors[1] >= errors[2] > errors[3] == 0
     assert so_far[0].heatmap.shape == last.heatmap.shape
@@ -304,6 +323,33 @@ def test_settings_that_cannot_work_are_refused_before_anything_runs(settings):
 
 def test_segment_labels_are_made_contiguous():
     assert contiguous(np.array([[5, 5, 9], [2, 9, 9]])).tolist() == [[1, 1, 2], [0, 2, 2]]
+
+
+def test_superpixels_are_those_of_the_package_on_half_the_picture():
+    picture = squash(display(read_sample("synthetic-chest")), InputSpec(224, 224))
+    ours = LimeSettings().segmentation()(picture)
+    package = SegmentationAlgorithm("quickshift", random_seed=0, **subject.QUICKSHIFT)(picture)
+    assert ours.shape == package.shape
+    assert ours.max() + 1 == pytest.approx(package.max() + 1, rel=0.25)
+    assert adjusted_rand_score(ours.ravel(), package.ravel()) > 0.5  # 0 where they have nothing in common
+    assert np.array_equal(ours, LimeSettings().segmentation()(picture))  # for every seed, so that maps compare
+
+
+@pytest.mark.parametrize("chance", [0, 255])
+def test_flat_and_noisy_pictures_have_superpixels_all_the_same(chance):
+    noise = np.random.default_rng(0).integers(0, chance, (96, 128, 3), np.uint8, endpoint=True)
+    made = LimeSettings().segmentation()(noise)
+    assert made.shape == (96, 128)
+    assert made.max() + 1 in subject.USUAL
+
+
+def test_masks_are_the_rows_spread_over_their_superpixels():
+    places = torch.tensor([[0, 0, 1], [2, 1, 1]])
+    rows = np.array([[True, False, True], [False, True, False]])
+    expected = [[[[True, True, False], [True, False, False]]], [[[False, False, True], [False, True, True]]]]
+    assert subject.spread(rows, places).tolist() == expected
+    with torch.device("meta"):  # as on a card: the masks are made there, of the same shape
+        assert subject.spread(rows, places.to("meta")).shape == (2, 1, 2, 3)
 
 
 def test_nothing_is_printed(capfd):
