@@ -1,4 +1,4 @@
-"""LIME (Ribeiro 2016) through the lime package: its draws, kernel and ridge; cheaper superpixels, masks and answers.
+"""LIME (Ribeiro 2016) through the lime package: its superpixels, kernel and ridge; cheaper draws, masks and answers.
 
 The surrogate is fitted to the log-odds of the calibrated probability, not to the probability, which hardly moves where
 the model is sure. On 12 chest X-rays that raised its median R² from 0.70 to 0.84 and the mean rank correlation

@@ -57,8 +57,9 @@ class Shortcuts:
         if not self.parts:
             return "The picture has no borders, background or markers to speak of."
         if not leaning:
-            names = joined([part.name for part in self.parts])
-            return f"The answer does not rest on {names}: painted over, they change little."
+            names = [part.name for part in self.parts]
+            little = "they change little" if len(names) > 1 else "it changes little"
+            return f"The answer does not rest on {joined(names)}: painted over, {little}."
         worst = min(leaning, key=lambda part: part.probability)
         where = f"{worst.name}, which is {100 * worst.area:.0f} % of the picture"
         held = f"{100 * worst.evidence:.0f} % of the evidence for {target} lies on {where}; with that painted over"

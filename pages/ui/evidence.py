@@ -29,6 +29,7 @@ AGREEMENT = (
 )
 SIGNED = "lime"  # the method whose evidence against a class is worth a look
 SIGNED_SCALE = "blue–orange"
+MOST_BESIDE = 3  # maps whose column beside the scan's leaves room for a text
 PREVIEW_PX = 180  # of a map that is still being computed
 
 
@@ -73,12 +74,16 @@ def show_evidence(case: Case, scan: Scan, view: View, prediction: Prediction, ca
         if method in refused:
             st.warning(plain(refused[method]), icon=":material/visibility_off:")
     running = st.container()
-    for column, method in zip(st.columns(max(len(sentences), 1)), sentences, strict=False):
-        with column:
-            st.markdown(f"**{title(method)}.** {plain(sentences[method])}")
-            trust.show_trust(jobs[method])
-    show_agreement([explanation for explanation in made.values() if explanation])
-    trust.show_shortcuts(jobs)
+    about_all, *about_each = st.columns(1 + len(made))
+    for column, method in zip(about_each, made, strict=True):
+        if method in sentences:
+            with column:
+                st.markdown(f"**{title(method)}.** {plain(sentences[method])}")
+                trust.show_trust(jobs[method])
+    beside = len(made) <= MOST_BESIDE and not state.is_narrow()
+    with about_all if beside else st.container():  # under the scan, as the others under their maps
+        show_agreement([explanation for explanation in made.values() if explanation])
+        trust.show_shortcuts(jobs)
     show_mask(case, scan, view.frame, [explanation for explanation in made.values() if explanation])
     trust.offer_files(case, jobs, scan, prediction)
     prior.show(case, scan, card, prediction, look.target_index)

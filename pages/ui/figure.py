@@ -15,6 +15,8 @@ from pages.ui.messages import percent, spoken
 from pages.ui.state import Zoom
 
 GAP = 0.015  # between panels, of the figure's width
+STACKED_GAP_PX = 96  # between panels above each other: a colour bar with its words, and the next title
+MARGINS_PX = {"t": 58, "b": 72}
 OUTLINE_COLOUR = "#ffffff"
 HALO = "0 0 3px #000, 0 0 3px #000, 0 0 3px #000"  # letters on white and on black
 MASK_COLOUR = "#ff6ec7"  # on no colour map
@@ -54,23 +56,24 @@ class Panel:
 def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: bool, zoom: Zoom | None) -> go.Figure:
     """Draw the panels in a row, or stacked on a narrow screen. zoom: the part in view, all without."""
     count = len(panels)
+    ratio = scan.spacing_mm[0] / scan.spacing_mm[1] if scan.spacing_mm else 1.0
+    height = height_px(scan.height_px * ratio / scan.width_px, count, stacked)
     figure = make_subplots(
         rows=count if stacked else 1,
         cols=1 if stacked else count,
         shared_xaxes="all",
         shared_yaxes="all",
         horizontal_spacing=GAP,
-        vertical_spacing=0.22 / count,
+        vertical_spacing=STACKED_GAP_PX / (height - sum(MARGINS_PX.values())),
         subplot_titles=[panel.title for panel in panels],
     )
     for number, panel in enumerate(panels, start=1):
         place = {"row": number, "col": 1} if stacked else {"row": 1, "col": number}
         add_panel(figure, panel, raw_source, scan, place)
-    ratio = scan.spacing_mm[0] / scan.spacing_mm[1] if scan.spacing_mm else 1.0
     frame_axes(figure, scan, ratio, zoom)
     figure.update_layout(
-        height=height_px(scan.height_px * ratio / scan.width_px, count, stacked),
-        margin={"l": 4, "r": 4, "t": 58, "b": 72},
+        height=height,
+        margin={"l": 4, "r": 4} | MARGINS_PX,
         dragmode="pan",
         showlegend=False,
         hovermode=False,
@@ -193,9 +196,10 @@ def plain_layout() -> dict[str, object]:
 
 def height_px(aspect: float, count: int, stacked: bool) -> int:
     """A height that suits the usual width of the page: 1100 px, or 360 px when stacked."""
+    around = sum(MARGINS_PX.values())
     if stacked:
-        return round(count * (360 * min(aspect, 1.6) + 95))
-    return round(min(max(1100 / count * aspect, 300), 640) + 130)
+        return round(count * 360 * min(aspect, 1.6) + (count - 1) * STACKED_GAP_PX) + around
+    return round(min(max(1100 / count * aspect, 300), 640)) + around
 
 
 def probability_bars(prediction: Prediction) -> go.Figure:

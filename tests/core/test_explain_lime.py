@@ -197,7 +197,7 @@ def test_balanced_draws_are_surer_than_as_many_of_the_package():
             data = draws(np.random.RandomState(seed))
             data[0] = 1
             signs = 2 * data - 1
-            odds = data @ own + (signs[:, i] * signs[:, j] * (1 + signs[:, k] / 2) * 0.3).sum(1)
+            odds = data @ own + (signs[:, i] * signs[:, j] * (1 + signs[:, k] / 4) * 0.3).sum(1)
             found.append(explainer.fitted(data, odds[:, None])[0])
         return float(np.std(found, axis=0).mean())
 
