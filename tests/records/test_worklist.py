@@ -294,13 +294,13 @@ def test_a_file_that_kills_its_reader_is_blamed_and_the_others_are_answered(home
     good, _ = worklist.add(dicom())
     program = f"""
 import os, sys
-from medfusion import imaging, scorer
-whole = imaging.read_scan
+from medfusion import apart, scorer
+whole = apart.read_scan
 def deadly(data, *rest):
     if data[:2] == b"II":  # the first one: bare pixels as TIFF
         {death}
     return whole(data, *rest)
-imaging.read_scan, scorer.LONGEST_S = deadly, 3.0
+apart.read_scan, scorer.LONGEST_S = deadly, 3.0
 sys.exit(scorer.main(idle_s=0.1))
 """
     environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "OMP_NUM_THREADS": "1"}
