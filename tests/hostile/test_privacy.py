@@ -63,6 +63,8 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     page.get_by_text("files could not be shown").wait_for()
     page.get_by_text("Answer at the operating point").wait_for()
     page.get_by_text("Shortcuts.", exact=True).wait_for()
+    page.get_by_role("button", name="Dismiss").click()  # the list of bad files is the session's: another page adds to it
+    page.get_by_text("files could not be shown").wait_for(state="detached")
     taken = {}
     page.get_by_role("button", name="Save maps and report").click()
     with page.expect_download() as download:
@@ -87,7 +89,8 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
         [payload(f"{NAMED}.zip", identity.zipped(inside)), payload(f"{NAMED}.jpeg", identity.jpeg()), *damaged()]
     )
     page.get_by_text("files could not be shown").wait_for()
-    page.get_by_text("Answering in the background").wait_for(state="detached")
+    while worklist.counts().get(worklist.WAITING):
+        page.wait_for_timeout(500)
     return taken
 
 
@@ -115,7 +118,8 @@ def test_nothing_of_the_patient_is_left_after_a_journey(  # type: ignore[no-unty
 
     exports = worklist.entries()
     reports = {"list.csv": worklist.as_csv(exports).encode(), "list.json": worklist.as_json(exports).encode()}
-    assert len(exports) == 4
+    assert [one.status for one in exports].count(worklist.UNREADABLE) == 2  # cut off behind the headers
+    assert len(exports) == 4 + 2
     for name, content in taken.items():
         if name.endswith(".zip"):
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
