@@ -63,7 +63,7 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     page.get_by_text("files could not be shown").wait_for()
     page.get_by_text("Answer at the operating point").wait_for()
     page.get_by_text("Shortcuts.", exact=True).wait_for()
-    page.get_by_role("button", name="Dismiss").click()  # the list of bad files is the session's: another page adds to it
+    page.get_by_role("button", name="Dismiss").click()  # another page adds to the same list
     page.get_by_text("files could not be shown").wait_for(state="detached")
     taken = {}
     page.get_by_role("button", name="Save maps and report").click()
