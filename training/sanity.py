@@ -17,7 +17,7 @@ import numpy as np
 from medfusion import library
 from medfusion.errors import ConfigError
 from medfusion.explain import EXPLAINERS, refusal
-from medfusion.explain.sanity import cascade, likenesses
+from medfusion.explain.sanity import cascade, lessened, likenesses, unjudged
 from medfusion.library import Model
 from training import loop
 from training.config import TrainConfig
@@ -66,9 +66,11 @@ def figures(
     pictures = [np.asarray(val.pictures[row]) for row in rows]
     found: dict[str, object] = {"scans": len(rows)}
     weights = {}
+    model = unjudged(model)  # once: networks are compiled for their first map, and all methods share them
+    lesser = lessened(model)
     for number, (method, explainer) in enumerate(EXPLAINERS.items(), start=1):
         tell(f"{PHASE}: {explainer.title}, {number} of {len(EXPLAINERS)}")
-        weights[method] = cascade(model, pictures, method)
+        weights[method] = cascade(model, lesser, pictures, method)
     found["weights"] = weights
     if config.sanity_epochs:
         tell(f"{PHASE}: against a twin that learns shuffled labels")

@@ -23,15 +23,19 @@ PARTS = ("head", "norm", "encoder", "embed", "deep", "stages", "stem")  # of Med
 QUICK: Mapping[str, Mapping[str, object]] = {"lime": {"samples": 300}}
 
 
-def cascade(model: Model, pictures: Sequence[np.ndarray], method: str, seed: int = 1) -> dict[str, float]:
+def lessened(model: Model, seed: int = 1) -> dict[str, Model]:
+    """The model with its parts randomised down to one, for each part in order. They serve all methods."""
+    return {part: randomised(model, PARTS[: number + 1], seed) for number, part in enumerate(PARTS)}
+
+
+def cascade(model: Model, lesser: Mapping[str, Model], pictures: Sequence[np.ndarray], method: str) -> dict[str, float]:
     """Likeness of the maps before and after randomising the parts down to one, for each part in order.
 
-    pictures: display pictures, (h, w, 3) uint8. The most probable class of each is explained. A slow method is run with
-    all parts randomised only.
+    lesser: as `lessened` makes them. pictures: display pictures, (h, w, 3) uint8. The most probable class of each is
+    explained. A slow method is run with all parts randomised only.
     """
     steps = PARTS[-1:] if EXPLAINERS[method].is_slow else PARTS
-    lesser = {part: randomised(model, PARTS[: PARTS.index(part) + 1], seed) for part in steps}
-    return likenesses(model, lesser, pictures, method)
+    return likenesses(model, {part: lesser[part] for part in steps}, pictures, method)
 
 
 def likenesses(
@@ -42,9 +46,8 @@ def likenesses(
     targets = [int(score(model, picture)[0].argmax()) for picture in pictures]
 
     def maps(of: Model) -> list[Explanation]:
-        unjudged = replace(of, card=replace(of.card, metrics={}))  # an earlier refusal must not stop a new look
-        pairs = zip(scans, targets, strict=True)
-        return [explain(unjudged, scan, target, method, settings=QUICK.get(method)) for scan, target in pairs]
+        of, pairs = unjudged(of), zip(scans, targets, strict=True)
+        return [explain(of, scan, target, method, settings=QUICK.get(method)) for scan, target in pairs]
 
     own = maps(model)
     return {
@@ -53,13 +56,18 @@ def likenesses(
     }
 
 
+def unjudged(model: Model) -> Model:
+    """The same without figures: an earlier refusal must not stop a new look. Its network is compiled anew."""
+    return replace(model, card=replace(model.card, metrics={})) if model.card.metrics else model
+
+
 def randomised(model: Model, parts: Sequence[str], seed: int) -> Model:
     """A copy with some parts as they were before any training."""
     fresh = build(model.card.size, model.network.head.out_features, seed)
     network = deepcopy(model.network)
     for part in parts:
         getattr(network, part).load_state_dict(getattr(fresh, part).state_dict())
-    return replace(model, network=network.to(model.device))
+    return replace(unjudged(model), network=network.to(model.device))
 
 
 def likeness(one: Explanation, other: Explanation) -> float:
