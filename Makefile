@@ -5,6 +5,7 @@
 #   make test             environment, dependencies, linters, all tests
 #   make check            linters and types only
 #   make test-cluster     the tests that need Ray, on a cluster of several nodes on this machine
+#   make guide            the pictures of the user guide, made anew by the browser tests
 #   make bench            speed, as ratios in one run; DATA=FOLDER adds training on its breast_ultrasound.zip
 #   make load             20 browser sessions at once beside a training run: seconds to the answer, memory, mixed-up cases
 #   make bench-models DATA=FOLDER   networks, starts and remedies for imbalance compared: hours
@@ -24,7 +25,7 @@ checksum = $(shell cat $(1) | cksum | cut -d ' ' -f 1)
 FOR_APP := $(VENV)/.app-$(call checksum,requirements.txt)
 FOR_TESTS := $(VENV)/.test-$(call checksum,requirements.txt requirements-train.txt requirements-dev.txt)
 
-.PHONY: help app test test-cluster check bench load bench-models clean system-packages
+.PHONY: help app test test-cluster check guide bench load bench-models clean system-packages
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -48,6 +49,9 @@ check: $(FOR_TESTS)
 	$(PYTHON) -m mypy
 	PYTHONPATH=. $(VENV)/bin/lint-imports
 
+guide: $(FOR_TESTS) system-packages
+	$(PYTHON) -m pytest --guide tests/ui/test_accessible.py tests/ui/test_fine_tune_journey.py
+
 bench: $(FOR_TESTS)
 	DATA=$(DATA) $(PYTHON) -m tests.bench
 
@@ -70,7 +74,7 @@ $(PYTHON):
 
 $(FOR_APP): | $(PYTHON)
 	@echo "Installing dependencies, PyTorch among them: several minutes, once"
-	@$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) -c requirements.txt torch torchvision,:)
+	@$(if $(TORCH_INDEX),$(INSTALL) --index-url $(TORCH_INDEX) "$$(grep -o '^torch[^ ]*' requirements.txt)" torchvision,:)
 	@$(INSTALL) -r requirements.txt
 	@touch $@
 

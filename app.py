@@ -1,9 +1,12 @@
 """Starts MedFusionNet: page settings and navigation, nothing else."""
 
+from pathlib import Path
+
 import streamlit as st
 
 st.set_page_config(page_title="MedFusionNet", page_icon="pages/ui/icon.svg", layout="wide")
 
+st.html(Path(__file__).parent / "pages" / "ui" / "page.css")
 page = st.navigation(
     [
         st.Page("pages/analyse.py", title="Analyse", icon=":material/search_insights:", default=True),

@@ -43,8 +43,12 @@ components.page_head("Reading these maps")
 st.markdown(NOT_SAID)
 
 st.subheader("Maps of a known answer", anchor=False)
-st.image(FIGURE, caption="A network learned to find a checkered disc in drawn chest X-rays, beside a plain disc that "
-         "means nothing. Each method was asked what its answer rests on. White: where the disc is.")  # fmt: skip
+st.image(
+    FIGURE,
+    caption="A network learned to find a checkered disc in drawn chest X-rays, beside a plain disc that means nothing. "
+    "Each method was asked what its answer rests on. White: where the disc is.",
+    alt="The same drawn chest X-ray ten times: alone, and with the map of each method. Most mark the disc.",
+)
 st.caption(
     "No patient's picture is in this figure. `python -m tests.bench.planted` makes it, and the figures in the README."
 )

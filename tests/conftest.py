@@ -7,3 +7,7 @@ os.environ.pop("MEDFUSION_MODELS", None)
 made = tempfile.TemporaryDirectory(prefix="medfusion-tests-")  # gone with this process
 os.environ["MEDFUSION_HOME"] = made.name
 os.environ["MPLBACKEND"] = "Agg"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--guide", action="store_true", help="write the pictures of the user guide anew (`make guide`)")

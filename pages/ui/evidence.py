@@ -222,7 +222,7 @@ def colour_bar(scale: str, signed: bool, target: str) -> ColourBar:
 
 def plot(case: Case, scan: Scan, view: View, panels: list[Panel], alt: str) -> None:
     source = pictures.raw_uri(scan.sha256, view.frame, view.window, view.invert, scan)
-    figure = evidence_figure(source, scan, panels, stacked=state.is_narrow(), zoom=state.zoom(case))
+    figure = evidence_figure(source, scan, panels, state.room_px(), stacked=state.is_narrow(), zoom=state.zoom(case))
     st.plotly_chart(figure, key="evidence", config=TOOLS, theme=None, alt=alt)
 
 
@@ -243,7 +243,8 @@ class Bar:
         self.bar.progress(0.0, text=f"{self.task.title[0].upper()}{self.task.title[1:]} waits for its turn…")
 
     def show(self, so_far: Explanation) -> None:
-        self.picture.image(pictures.small_uri(service.overlay(self.scan, so_far), PREVIEW_PX), width=PREVIEW_PX)
+        small = pictures.small_uri(service.overlay(self.scan, so_far), PREVIEW_PX)
+        self.picture.image(small, width=PREVIEW_PX, alt=f"The map of {self.task.title} so far")
 
 
 def run_slowly(task: Task, scan: Scan) -> None:

@@ -53,11 +53,13 @@ class Panel:
     note: str = ""  # shown over the picture
 
 
-def evidence_figure(raw_source: str, scan: Scan, panels: list[Panel], stacked: bool, zoom: Zoom | None) -> go.Figure:
+def evidence_figure(
+    raw_source: str, scan: Scan, panels: list[Panel], room_px: int, stacked: bool, zoom: Zoom | None
+) -> go.Figure:
     """Draw the panels in a row, or stacked on a narrow screen. zoom: the part in view, all without."""
     count = len(panels)
     ratio = scan.spacing_mm[0] / scan.spacing_mm[1] if scan.spacing_mm else 1.0
-    height = height_px(scan.height_px * ratio / scan.width_px, count, stacked)
+    height = height_px(scan.height_px * ratio / scan.width_px, count, room_px, stacked)
     figure = make_subplots(
         rows=count if stacked else 1,
         cols=1 if stacked else count,
@@ -194,12 +196,12 @@ def plain_layout() -> dict[str, object]:
     return {"template": "none", "font": font, "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
 
 
-def height_px(aspect: float, count: int, stacked: bool) -> int:
-    """A height that suits the usual width of the page: 1100 px, or 360 px when stacked."""
+def height_px(aspect: float, count: int, room_px: int, stacked: bool) -> int:
+    """A height that leaves pictures as wide as may be, and each still in view as a whole. room_px: of all together."""
     around = sum(MARGINS_PX.values())
     if stacked:
-        return round(count * 360 * min(aspect, 1.6) + (count - 1) * STACKED_GAP_PX) + around
-    return round(min(max(1100 / count * aspect, 300), 640)) + around
+        return round(count * room_px * min(aspect, 1.6) + (count - 1) * STACKED_GAP_PX) + around
+    return round(min(max(room_px / count * aspect, 220), 0.2 * room_px + 420)) + around
 
 
 def probability_bars(prediction: Prediction) -> go.Figure:

@@ -5,6 +5,8 @@ const SETTLED_MS = 300; // a turn of the wheel is many events
 const HOLD_KEY = "h";
 const TYPING = "input:not([type=range]), textarea, select, [contenteditable=true]";
 const DRAG_PX = 400; // a drag of so many pixels passes through the whole range of the scan
+const STEP_PX = 60; // an arrow key moves a zoomed picture so far
+const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 let listeners; // of the drag in use
 let watch; // looks for a figure drawn anew; one figure, one watch
 let layer; // of distances over the figure
@@ -27,6 +29,23 @@ const preview = (old, now) => {
     channel.setAttribute("intercept", intercept);
   }
   page.dataset.windowPreview = "";
+};
+
+// What an arrow key on the tools of the figure does: a drag, for Plotly moves pictures by the mouse only.
+const drag = ([right, down]) => {
+  const area = document.querySelector(`${FIGURE} .nsewdrag`);
+  const { x, y, width, height } = area.getBoundingClientRect();
+  const mouse = (name, target, by) =>
+    target.dispatchEvent(
+      new MouseEvent(name, {
+        bubbles: true,
+        clientX: x + width / 2 + by * right * STEP_PX,
+        clientY: y + height / 2 + by * down * STEP_PX,
+      }),
+    );
+  mouse("mousedown", area, 0);
+  mouse("mousemove", document, 1);
+  mouse("mouseup", document, 1);
 };
 
 export default function ({ parentElement, data, setStateValue, setTriggerValue }) {
@@ -119,9 +138,16 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   listen("keydown", (event) => isHeld(event) && show(true));
   listen("keyup", ({ key }) => key?.toLowerCase() === HOLD_KEY && show());
   window.addEventListener("blur", () => show(), { signal: listeners.signal });
+  listen("keydown", (event) => {
+    if (!(event.key in ARROWS) || !event.target.closest?.(`${FIGURE} .modebar`)) return;
+    event.preventDefault(); // the page does not scroll
+    drag(ARROWS[event.key]);
+  });
   const isPress = (event) => event.key === " " || event.key === "Enter";
   hold.onpointerdown = () => show(true);
-  hold.onkeydown = (event) => isPress(event) && show(true);
+  hold.onkeydown = (event) => {
+    if (isPress(event)) show(true); // no value: false would keep Tab from leaving the button
+  };
   hold.onpointerup = hold.onpointerleave = hold.onpointercancel = hold.onkeyup = hold.onblur = () => show();
 
   clearInterval(watch);

@@ -66,5 +66,9 @@ def scale_of(scan: Scan, view: View) -> dict[str, object]:
 
 
 def watch_width() -> None:
-    """Learn, before there is a figure, whether its pictures must be stacked. Shows nothing."""
-    width(key=state.WIDTH, data={"narrow": state.is_narrow()}, on_narrow_change=state.keep_width)
+    """Learn, before there is a figure, how large its pictures may be, and whether they must be stacked. Shows nothing.
+
+    A change of theme draws the page anew.
+    """
+    data = {"room": state.window_px(), "steps": list(state.ROOM_PX)}
+    width(key=state.WIDTH, data=data, on_room_change=state.keep_width, on_dark_change=lambda: None)

@@ -37,6 +37,13 @@ CONTROLS = "map-controls"  # keys of the components that report from the browser
 WIDTH = "page-width"
 SESSION_MINUTES = 30.0
 CUSTOM = "Custom"  # the window preset that the sliders choose
+ROOM_PX = {
+    0: 360,
+    700: 700,
+    1100: 1100,
+    1800: 1500,
+    2800: 2600,
+}  # windows from so wide: room for pictures beside margins
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,7 @@ class Memory:
         self.uploaders = 0
         self.stopped: set[Hashable] = set()
         self.zooms: dict[int, Zoom] = {}
-        self.narrow = False
+        self.window_px = 1100
         self.window_moved = False
         self.reports: dict[tuple[str, str], EvaluationReport] = {}
         self.masks: dict[tuple[int, int], np.ndarray] = {}
@@ -509,13 +516,23 @@ def window_moved() -> bool:
 
 
 def keep_width() -> None:
-    """Callback: note whether the browser says that it is narrow."""
-    memory().narrow = bool(st.session_state[WIDTH]["narrow"])
+    """Callback: note how wide the browser says that it is, as one of the steps in ROOM_PX."""
+    memory().window_px = int(st.session_state[WIDTH]["room"])
+
+
+def window_px() -> int:
+    """The largest step of ROOM_PX that the window reaches."""
+    return memory().window_px
+
+
+def room_px() -> int:
+    """About how wide the pictures of a case may be, together."""
+    return ROOM_PX[window_px()]
 
 
 def is_narrow() -> bool:
     """Whether the screen is too narrow for pictures side by side."""
-    return memory().narrow
+    return window_px() == min(ROOM_PX)
 
 
 def zoom(case: Case) -> Zoom | None:

@@ -19,9 +19,12 @@ from medfusion.explain import EXPLAINERS, faithfulness
 from medfusion.explain.lime import LimeSettings
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from tests.ui.accessible import settle
 from tests.ui.browser import address, browser_page  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "guides" / "pictures"
+GUIDE_PX = 1200  # wide, in the guide
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,26 @@ def encoded(picture: np.ndarray, file_format: str = "PNG") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, file_format)
     return buffer.getvalue()
+
+
+@pytest.fixture
+def shot(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Takes a picture of a page for the user guide, when asked to by --guide. Only what may be shown is in view."""
+
+    def take(page, name: str, height_px: int = 1000) -> None:  # type: ignore[no-untyped-def]
+        if request.config.getoption("--guide"):
+            before = page.viewport_size
+            page.set_viewport_size({"width": 1440, "height": height_px})
+            page.wait_for_timeout(1500)  # Plotly fits its figure
+            settle(page)
+            page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
+            picture = Image.open(io.BytesIO(page.screenshot()))
+            page.set_viewport_size(before)
+            picture = picture.resize((GUIDE_PX, round(picture.height * GUIDE_PX / picture.width)), Image.LANCZOS)
+            GUIDE.mkdir(parents=True, exist_ok=True)
+            picture.save(GUIDE / f"{name}.webp", quality=72, method=6)
+
+    return take
 
 
 @pytest.fixture

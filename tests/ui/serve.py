@@ -1,4 +1,7 @@
-"""Serve the app with a LIME of few samples, so that a journey in the browser takes seconds. Usage: serve.py PORT."""
+"""Serve the app with a LIME of few samples, so that a journey in the browser takes seconds: serve.py PORT [whole].
+
+whole: with all samples, for pictures of the guide.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ class FewSamples(LimeSettings):
 
 
 if __name__ == "__main__":
-    EXPLAINERS["lime"] = replace(EXPLAINERS["lime"], settings=FewSamples)
-    faithfulness.RANDOM_MAPS = 2
+    if "whole" not in sys.argv:
+        EXPLAINERS["lime"] = replace(EXPLAINERS["lime"], settings=FewSamples)
+        faithfulness.RANDOM_MAPS = 2
     options = ["--server.headless=true", "--server.address=127.0.0.1", f"--server.port={sys.argv[1]}"]
     cli.main(["run", str(ROOT / "app.py"), *options])

@@ -129,4 +129,5 @@ def show_sheets(stored: StoredSet, found: Preflight) -> None:
     st.subheader("Do the labels fit?", anchor=False)
     with st.grid(3, min_column_width=260):
         for name, sheet in zip(next(iter(found.counts.values())), sheets, strict=False):  # in the order of the classes
-            st.image(file_uri(sheet), caption=plain(spoken(name)), width="stretch")
+            words = f"Pictures labelled {spoken(name)}, side by side"
+            st.image(file_uri(sheet), caption=plain(spoken(name)), width="stretch", alt=words)

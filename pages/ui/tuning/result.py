@@ -80,7 +80,7 @@ def show_figures(found: dict[str, Any]) -> None:
     columns = {"New model": found["child"]}
     if found.get("parent"):
         columns[f"{found['parent_id']} {found['parent_version']}"] = found["parent"]
-    table: dict[str, list[str]] = {"": [FIGURES[key][0] for key in FIGURES]}
+    table: dict[str, list[str]] = {"Figure": [FIGURES[key][0] for key in FIGURES]}
     for name, figures in columns.items():
         table[plain(name)] = [" ".join(filter(None, words(figures[key], key in SHARES))) for key in FIGURES]
     st.table(table)
@@ -96,7 +96,7 @@ def show_crossed(run: Run) -> None:
         names = list(crossed["mean"])
         st.table(
             {
-                "": [FIGURES[name][0] for name in names],
+                "Figure": [FIGURES[name][0] for name in names],
                 "Mean of the folds": [f"{crossed['mean'][name]:.3f} ± {crossed['spread'][name]:.3f}" for name in names],
                 "All folds together": [" ".join(words(crossed["pooled"][name], False)) for name in names],
             }
@@ -116,7 +116,7 @@ def show_drawn(run: Run) -> None:
             if path.exists():
                 with st.container(border=True):
                     st.caption(title)
-                    st.image(on_paper(path), width="stretch")
+                    st.image(on_paper(path), width="stretch", alt=f"{title} of the held-out cases")
 
 
 def on_paper(path: Path) -> str:
@@ -149,7 +149,7 @@ def show_case(run: Run, name: str, said: str) -> None:
         for who, title in (("scan", "Scan"), ("child", "New model"), ("parent", "Start")):
             path = run.folder / "maps" / f"{name}-{who}.webp"
             if path.exists():
-                st.image(file_uri(path), caption=title, width="stretch")
+                st.image(file_uri(path), caption=title, width="stretch", alt=f"{title}: {said.replace('*', '')}")
 
 
 def show_maps(run: Run, found: dict[str, Any]) -> None:

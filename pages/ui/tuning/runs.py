@@ -125,7 +125,7 @@ def side_by_side(runs: list[Run]) -> dict[str, list[str]]:
     settings = [asdict(run.plan.settings) for run in runs]
     differing = [name for name in settings[0] if len({str(one[name]) for one in settings}) > 1]
     rows = {"AUROC held out": "auroc", "Accuracy held out": "accuracy"}
-    table = {"": [*rows, *(name.replace("_", " ") for name in differing)]}
+    table = {"Figure or setting": [*rows, *(name.replace("_", " ") for name in differing)]}
     for number, (run, held) in enumerate(zip(runs, settings, strict=True)):
         figures = figures_of(run)
         column = [interval_of(run, key, figures) for key in rows.values()] + [

@@ -150,6 +150,7 @@ def show_curves(run: Run, events: list[Event]) -> None:
                 file_uri(pinned),
                 caption=f"What it looks at after epoch {newest + 1}: one validation case",
                 width="stretch",
+                alt=f"Grad-CAM of one validation case after epoch {newest + 1}",
             )
     show_looks(run, done)
 
@@ -163,7 +164,8 @@ def show_looks(run: Run, done: list[Event]) -> None:
     chosen = [kept[round(place * (len(kept) - 1) / (shown - 1))] for place in range(shown)]
     with st.expander("What it looked at, epoch by epoch", icon=":material/visibility:"), st.grid(LOOKS):
         for epoch, path in chosen:
-            st.image(file_uri(path), caption=f"{epoch + 1}", width="stretch")
+            words = f"Grad-CAM of one validation case after epoch {epoch + 1}"
+            st.image(file_uri(path), caption=f"{epoch + 1}", width="stretch", alt=words)
 
 
 def show_trials(events: list[Event]) -> None:
