@@ -2,14 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-from dataclasses import replace
-
-import pytest
-from PIL import Image
-
-from tests.bench.planted import drawn
 from tests.ui.accessible import check, check_widths, press
 from tests.ui.browser import in_browser
 from tests.ui.test_fine_tune import SMALL, sides_zip
@@ -19,38 +11,15 @@ from training.plan import Plan
 pytestmark = in_browser
 
 
-@pytest.fixture
-def labelled(request: pytest.FixtureRequest) -> tuple[bytes, Plan]:
-    """A labelled zip and settings for it; for pictures of the guide, ones that look like work on a ward."""
-    if not request.config.getoption("--guide"):
-        return sides_zip(copies=2), Plan("sides", SMALL, About("Sides"))
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        pictures, labels, _ = drawn(240, seed=0)
-        for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-            stored = io.BytesIO()
-            Image.fromarray(picture).save(stored, "PNG")
-            folder = ("plain", "nodule")[label]
-            archive.writestr(f"{folder}/{number}.png", stored.getvalue())
-            if number < 2:
-                archive.writestr(f"{folder}/{number}-copy.png", stored.getvalue())
-    settings = replace(
-        SMALL, start="foundation", epochs=8, train_px=160, side_px=224, learning_rate=1e-3, frozen_stages=1,
-        batch_size=32, average_decay=0.9,
-    )  # fmt: skip
-    return out.getvalue(), Plan("sides", settings, About("Sides"))
-
-
-def test_from_a_zip_to_a_model_in_use(browser_page, labelled, shot) -> None:  # type: ignore[no-untyped-def]
+def test_from_a_zip_to_a_model_in_use(browser_page) -> None:  # type: ignore[no-untyped-def]
     page = browser_page
-    zipped, plan = labelled
     page.get_by_role("link", name="Fine-tune").click()
     page.get_by_text("Bring labelled cases").wait_for()
     hostile = {"name": "letters.zip", "mimeType": "application/zip", "buffer": b"A letter, no zip."}
     page.locator("input[type=file]").set_input_files(hostile)
     page.get_by_text("neither a folder nor a readable zip file").wait_for()
 
-    file = {"name": "Fälle.zip", "mimeType": "application/zip", "buffer": zipped}
+    file = {"name": "Fälle.zip", "mimeType": "application/zip", "buffer": sides_zip(copies=2)}
     page.locator("input[type=file]").set_input_files(file)
     page.get_by_text("2 pictures are there more than once").first.wait_for()
     page.get_by_role("button", name="Leave 2 pictures out").click()
@@ -58,6 +27,7 @@ def test_from_a_zip_to_a_model_in_use(browser_page, labelled, shot) -> None:  # 
     page.get_by_role("button", name="Go on to the settings").click()
 
     page.get_by_role("button", name="Load settings").click()
+    plan = Plan("sides", SMALL, About("Sides"))
     settings = {"name": "plan.json", "mimeType": "application/json", "buffer": plan.as_json().encode()}
     page.locator("input[type=file]").set_input_files(settings)
     page.get_by_text("The loaded settings replace both").wait_for()
@@ -71,13 +41,11 @@ def test_from_a_zip_to_a_model_in_use(browser_page, labelled, shot) -> None:  # 
     page.get_by_role("button", name="See the result").wait_for()
     check(page, "Training")
     check_widths(page, "Training", {360: 780})
-    shot(page, "train", 800)
     press(page, page.get_by_role("button", name="See the result"))
     page.get_by_text("held-out cases that nothing was chosen by").wait_for()
     page.get_by_text("Reliability", exact=True).wait_for()
     check(page, "Result")
     check_widths(page, "Result", {360: 780, 768: 1024})
-    shot(page, "result", 1150)
     press(page, page.get_by_role("button", name="Go on to promotion"))
 
     promote = page.get_by_role("button", name="Promote", exact=True)
