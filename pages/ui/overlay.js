@@ -5,7 +5,7 @@ const SETTLED_MS = 300; // a turn of the wheel is many events
 const HOLD_KEY = "h";
 const TYPING = "input:not([type=range]), textarea, select, [contenteditable=true]";
 const DRAG_PX = 400; // a drag of so many pixels passes through the whole range of the scan
-const STEP_PX = 60; // an arrow key moves a zoomed picture so far
+const PAN_PX = 60; // an arrow key moves a zoomed picture so far
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 let listeners; // of the drag in use
 let watch; // looks for a figure drawn anew; one figure, one watch
@@ -39,8 +39,8 @@ const drag = ([right, down]) => {
     target.dispatchEvent(
       new MouseEvent(name, {
         bubbles: true,
-        clientX: x + width / 2 + by * right * STEP_PX,
-        clientY: y + height / 2 + by * down * STEP_PX,
+        clientX: x + width / 2 + by * right * PAN_PX,
+        clientY: y + height / 2 + by * down * PAN_PX,
       }),
     );
   mouse("mousedown", area, 0);
