@@ -39,8 +39,8 @@ def from_package(package: str, path: str) -> Callable[[], bytes]:
     return read
 
 
-def scikit_image(id: str, title: str, name: str, origin: str, model_id: str = "") -> Source:
-    return Source(Sample(id, title, origin, model_id), name, from_package("skimage", f"data/{name}"))
+def scikit_image(id: str, title: str, name: str, origin: str, model_id: str = "", note: str = "") -> Source:
+    return Source(Sample(id, title, origin, model_id), name, from_package("skimage", f"data/{name}"), note)
 
 
 def pydicom(id: str, title: str, name: str, origin: str) -> Source:
@@ -48,6 +48,10 @@ def pydicom(id: str, title: str, name: str, origin: str) -> Source:
     return Source(sample, name, from_package("pydicom", f"data/test_files/{name}"))
 
 
+MISTAKEN = (
+    "The shipped model is wrong about this picture: the retina is healthy, and its camera unlike those that the model "
+    "has learned from. See the limits on the model's card."
+)
 SYNTHETIC = "This picture is synthetic: drawn by a program, of no patient. Answers about it mean nothing."
 
 SOURCES = {
@@ -70,6 +74,7 @@ SOURCES = {
             "retina.jpg",
             "A real photograph of a healthy retina (Häggström 2014, CC0), from scikit-image.",
             "retina",
+            MISTAKEN,
         ),
         scikit_image(
             "histology",

@@ -12,6 +12,7 @@ from sklearn.datasets import load_sample_images
 from medfusion import library, router, service
 from medfusion.imaging import display
 from medfusion.network import build
+from medfusion.samples import MISTAKEN
 from training.loop import begin
 from training.readme import readme
 
@@ -88,3 +89,8 @@ def test_a_sample_with_its_model_gives_an_answer_without_a_warning(sample):
     prediction = service.predict(service.load_model(sample.model_id), service.read_sample(sample.id))
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
     assert not prediction.warnings
+
+
+def test_a_sample_that_its_model_gets_wrong_says_so():
+    prediction = service.predict(service.load_model("retina"), service.read_sample("fundus"))
+    assert (MISTAKEN in service.read_sample("fundus").notes) == (prediction.answers != ("normal",))
