@@ -1,6 +1,8 @@
 """Training end to end on a small generated set, and each of its promises."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,13 +194,26 @@ def labelled(per_patient: int, patients: int) -> LabelledSet:
     return LabelledSet(Path("set"), cases, ("ill", "well"))
 
 
-@pytest.mark.timeout(300)  # it would wait for ever
-def test_workers_start_after_opencv_has_worked_in_threads(tmp_path):
-    cv2.setNumThreads(4)
-    cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (5, 5), 1)
-    few = pictures(16, seed=1)
-    feed = loop.Feed(few, few, replace(SMALL, workers=1), ("general",), None)
-    assert sum(len(labels) for _, labels in feed.train_dataloader()) == 16
+OPENCV_FIRST = """
+import cv2, numpy as np
+from tests.train.sides import pictures
+from training import loop
+from training.config import TrainConfig
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000), np.uint8), (5, 5), 1)
+few = pictures(16, seed=1)
+config = TrainConfig(start="scratch", frozen_stages=0, train_px=64, side_px=64, workers=1)
+feed = loop.Feed(few, few, config, ("general",), None)
+print(sum(len(labels) for _, labels in feed.train_dataloader()))
+"""
+
+
+def test_workers_start_after_opencv_has_worked_in_threads():
+    """In a process of its own: OpenCV's threads, told to be more and fewer, end one that has done much else."""
+    done = subprocess.run(
+        [sys.executable, "-c", OPENCV_FIRST], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280
+    )
+    assert done.stdout.split()[-1:] == ["16"], done.stderr
 
 
 def test_a_split_keeps_patients_apart_and_classes_in_proportion():
