@@ -181,7 +181,7 @@ def archives() -> Finding:
     if settings.listener is None:
         return Finding("ok", f"{said}, no listener")
     where = f"{settings.listener.aet} on {settings.listener.address}:{settings.listener.port}"
-    if listener.is_running():
+    if places.is_running(listener.ACTOR):
         return Finding("ok", f"{said}; a listener runs as {where}")
     return Finding("warning", f"{said}; the listener {where} does not run. Start it: `python -m medfusion listen`.")
 

@@ -9,6 +9,8 @@ import os
 import secrets
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -42,6 +44,20 @@ def runs() -> Path:
 def shared_folders() -> list[Path]:
     """Folders of labelled sets that the administrator lets the pages read: MEDFUSION_FOLDERS, as in PATH."""
     return [Path(name) for name in os.environ.get("MEDFUSION_FOLDERS", "").split(os.pathsep) if name]
+
+
+def lock(name: str) -> FileLock:
+    """What the one process of this name holds while it runs: scorer, listener. It falls with the process."""
+    return FileLock(home() / f"{name}.lock")
+
+
+def is_running(name: str) -> bool:
+    held = lock(name)
+    try:
+        with held.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from PIL import Image
 
 from medfusion import places, worklist
@@ -35,12 +35,13 @@ POLL_S = 0.5
 LONGEST_S = 120.0  # for decoding one file
 BLAMED = "The program that reads it ended with this file, or took too long. Add it again to try once more, or as PNG."
 THUMB_PX = 112
+LOCK = "scorer"
 YIELDING = 10  # of 19: a reader who waits for an answer comes first
 
 
 def ensure() -> None:
     """Start the scorer unless one runs, or there is nothing to do."""
-    if not worklist.counts().get(worklist.WAITING) or is_running():
+    if not worklist.counts().get(worklist.WAITING) or places.is_running(LOCK):
         return
     environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "MEDFUSION_HOME": str(places.home())}
     with (places.home() / "scorer.log").open("ab") as log:
@@ -51,23 +52,10 @@ def ensure() -> None:
     threading.Thread(target=child.wait, daemon=True).start()  # an ended child leaves no zombie
 
 
-def lock() -> FileLock:
-    return FileLock(places.home() / "scorer.lock")
-
-
-def is_running() -> bool:
-    held = lock()
-    try:
-        with held.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def main(idle_s: float = IDLE_S) -> int:
     if hasattr(os, "nice"):
         os.nice(YIELDING)
-    with suppress(Timeout), lock().acquire(timeout=0):
+    with suppress(Timeout), places.lock(LOCK).acquire(timeout=0):
         if days := worklist.kept_days():
             worklist.expire(days)
         worklist.blame(BLAMED)

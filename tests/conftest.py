@@ -3,6 +3,8 @@
 import os
 import tempfile
 
+import pytest
+
 os.environ.pop("MEDFUSION_MODELS", None)
 made = tempfile.TemporaryDirectory(prefix="medfusion-tests-")  # gone with this process
 os.environ["MEDFUSION_HOME"] = made.name
@@ -11,3 +13,13 @@ os.environ["MPLBACKEND"] = "Agg"
 
 def pytest_addoption(parser):
     parser.addoption("--guide", action="store_true", help="write the pictures of the user guide anew (`make guide`)")
+
+
+@pytest.fixture(autouse=True)
+def whom():
+    """Who is at work: the machine's owner, whatever page an earlier test showed. A test can put another in."""
+    from medfusion import access  # not before MEDFUSION_HOME is set
+
+    held = [access.OWNER]
+    access.ask_whom(lambda: held[0])
+    return held

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
 
@@ -37,19 +37,6 @@ HANDSHAKE_S = 10.0
 ACTOR = "listener"
 
 
-def lock() -> FileLock:
-    return FileLock(places.home() / "listener.lock")
-
-
-def is_running() -> bool:
-    held = lock()
-    try:
-        with held.acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-
-
 def main(say: Callable[[str], None], stop: threading.Event | None = None) -> None:
     """Listen until the process is asked to end. Raises ConfigError when it cannot begin."""
     settings = config.read()
@@ -62,7 +49,7 @@ def main(say: Callable[[str], None], stop: threading.Event | None = None) -> Non
             signal.signal(one, lambda *_: ended.set())
     places.home().mkdir(parents=True, exist_ok=True)
     try:
-        with lock().acquire(timeout=0):
+        with places.lock(ACTOR).acquire(timeout=0):
             server = begin(Incoming(listener, settings.archives.get(listener.archive), say))
             secured = " with TLS" if listener.tls else ""
             say(f"Listening as {listener.aet} on {listener.address}:{listener.port}{secured}")

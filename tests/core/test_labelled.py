@@ -16,6 +16,7 @@ from medfusion.folders import places_of
 from medfusion.labelled import read_labelled, read_pictures
 from medfusion.sources import at_hand
 from medfusion.types import InputSpec
+from tests import zips
 from tests.core import dicom_files
 
 
@@ -27,9 +28,7 @@ def png(value: int, size: tuple[int, int] = (32, 32)) -> bytes:
 
 def zipped(tmp_path: Path, files: dict[str, bytes]) -> Path:
     path = tmp_path / "set.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+    path.write_bytes(zips.zipped(files))
     return path
 
 

@@ -25,6 +25,7 @@ from pydicom.uid import (
 )
 
 from tests.core.dicom_files import compressed, dicom, lut_item, ramp
+from tests.zips import zipped
 
 LARGEST = 300_000  # bytes of a file to begin with
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -52,14 +53,6 @@ def saved(mode: str, file_format: str, **options: object) -> bytes:
 def tiff(pixels: np.ndarray, **options: object) -> bytes:
     out = io.BytesIO()
     tifffile.imwrite(out, pixels, **options)  # type: ignore[arg-type]
-    return out.getvalue()
-
-
-def zipped(files: dict[str, bytes], packing: int = zipfile.ZIP_DEFLATED) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", packing) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
     return out.getvalue()
 
 

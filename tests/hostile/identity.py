@@ -73,14 +73,6 @@ def jpeg(seed: int = 0) -> bytes:
     return out.getvalue()
 
 
-def zipped(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
 def marks_in(content: bytes) -> set[str]:
     """Those that bytes hold, in any usual coding; zips and packed streams are looked into."""
     views = [content, *inflated(content)]

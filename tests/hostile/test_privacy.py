@@ -20,6 +20,7 @@ from tests.hostile import identity
 from tests.hostile.identity import FAMILY, MARKS, NAMED, NUMBER, left_in, marks_in
 from tests.ui import browser
 from tests.ui.browser import ROOT
+from tests.zips import zipped
 
 
 @pytest.fixture
@@ -78,14 +79,14 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
         (f"{NAMED}.zip", {f"{label}/{NAMED}{n}.png": identity.png(n) for label in LABELS for n in (1, 2)}),
         (f"{NAMED}-bad.zip", {f"{LABELS[0]}/{NAMED}.png": identity.png()[:200], f"{LABELS[1]}/a.png": identity.png()}),
     ):
-        page.locator("input[type=file]").first.set_input_files(payload(name, identity.zipped(labelled)))
+        page.locator("input[type=file]").first.set_input_files(payload(name, zipped(labelled)))
         measure(page, "Report with figures" if "bad" not in name else "Mend or remove this file")
     addresses.append(page.url)
     page.get_by_role("link", name="Worklist").click()
     page.get_by_text("Answered scans stand here").wait_for()
     inside = {f"{NAMED}/{n}-{NAMED}.dcm": identity.dicom(n) for n in (2, 3)} | {f"{NAMED}/4.png": identity.png()}
     page.locator("input[type=file]").first.set_input_files(
-        [payload(f"{NAMED}.zip", identity.zipped(inside)), payload(f"{NAMED}.jpeg", identity.jpeg()), *damaged()]
+        [payload(f"{NAMED}.zip", zipped(inside)), payload(f"{NAMED}.jpeg", identity.jpeg()), *damaged()]
     )
     page.get_by_text("files could not be shown").wait_for()
     while worklist.counts().get(worklist.WAITING):
@@ -217,7 +218,7 @@ def test_commands_say_what_is_wrong_without_the_patient(command: str, watched: P
 
 def test_the_search_finds_what_was_planted() -> None:
     assert marks_in(identity.dicom()) == set(MARKS)
-    assert marks_in(identity.zipped({"a.png": identity.png()})) >= {FAMILY, NUMBER}
+    assert marks_in(zipped({"a.png": identity.png()})) >= {FAMILY, NUMBER}
     assert marks_in(FAMILY.upper().encode("utf-16-le")) == {FAMILY}
     assert not marks_in(b"nobody")
 

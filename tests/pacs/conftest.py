@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 import requests
 
-from medfusion import access
 from medfusion.records import database, keys
 
 PLUGINS = [
@@ -139,16 +138,6 @@ def home(tmp_path, monkeypatch):
     database.engine(address, os.getpid()).dispose()
     database.engine.cache_clear()
     keys.key.cache_clear()
-
-
-@pytest.fixture
-def whom():
-    """Somebody at work; it can be changed."""
-    held = [access.OWNER]
-    before = access._whom[0]
-    access.ask_whom(lambda: held[0])
-    yield held
-    access.ask_whom(before)
 
 
 def configure(home: Path, text: str) -> None:

@@ -231,7 +231,7 @@ def test_the_command_listens_until_it_is_told_to_stop(home):
     command = [sys.executable, "-m", "medfusion", "listen"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     assert "Listening as MEDFUSION" in child.stderr.readline()
-    assert listener.is_running()
+    assert places.is_running(listener.ACTOR)
     assert doctor.check("archives").found.endswith(f"runs as MEDFUSION on 127.0.0.1:{port}")
     again = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=environment, check=False)
     assert again.returncode == 2

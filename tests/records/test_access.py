@@ -21,16 +21,6 @@ from training import service
 PASSWORD = "correct horse battery"
 
 
-@pytest.fixture
-def whom():
-    """Somebody at work; it can be changed."""
-    held = [access.OWNER]
-    before = access._whom[0]
-    access.ask_whom(lambda: held[0])
-    yield held
-    access.ask_whom(before)
-
-
 def test_a_password_is_kept_as_a_hash_and_opens_the_account(home):
     access.keep("anna", TRAINER, PASSWORD)
     assert access.are_there_accounts()

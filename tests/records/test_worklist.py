@@ -276,7 +276,7 @@ def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
     while worklist.counts().get(worklist.WAITING) and time.monotonic() < deadline:
         time.sleep(0.2)
     found = {one.id: one for one in worklist.entries()}
-    assert scorer.is_running()
+    assert places.is_running(scorer.LOCK)
     assert (found[scan].status, found[scan].answer.model_id) == (worklist.ANSWERED, "chest-ct")
     assert (found[scan].modality, found[scan].frames) == ("CT", 1)
     assert found[scan].answer.risk == pytest.approx(found[scan].answer.probabilities["covid"])

@@ -13,6 +13,7 @@ from PIL import Image
 from medfusion import places, sources
 from medfusion.errors import DataError
 from tests.train.test_preflight import scene
+from tests.zips import zipped
 from training import jobs, sets
 from training.config import TrainConfig
 from training.finish import About
@@ -33,14 +34,6 @@ def png(seed: int) -> bytes:
 
 
 PNG = [png(seed) for seed in range(72)]
-
-
-def zipped(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", method) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return out.getvalue()
 
 
 def sound(ill: str = "ill", well: str = "well") -> dict[str, bytes]:

@@ -14,11 +14,12 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 from torch import nn
 
-from medfusion import library
+from medfusion import access, library
 from medfusion.explain import EXPLAINERS, faithfulness
 from medfusion.explain.lime import LimeSettings
 from medfusion.network import build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint
+from pages.ui import login
 from tests.ui.accessible import settle
 from tests.ui.browser import address, browser_page  # noqa: F401
 
@@ -74,6 +75,7 @@ def page(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setattr(library, "SHIPPED", model_folder)
     monkeypatch.setitem(EXPLAINERS, "lime", replace(EXPLAINERS["lime"], settings=FewSamples))
     monkeypatch.setattr(faithfulness, "RANDOM_MAPS", 2)
+    access.ask_whom(login.at_work)  # as app.py does once in a process
     return AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
 
 
