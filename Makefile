@@ -50,7 +50,7 @@ check: $(FOR_TESTS)
 	PYTHONPATH=. $(VENV)/bin/lint-imports
 
 guide: $(FOR_TESTS) system-packages
-	$(PYTHON) -m pytest --guide tests/ui/test_accessible.py
+	$(PYTHON) -m pytest --guide tests/ui/test_accessible.py tests/ui/test_fine_tune_journey.py
 
 bench: $(FOR_TESTS)
 	DATA=$(DATA) $(PYTHON) -m tests.bench

@@ -11,7 +11,7 @@ from training.plan import Plan
 pytestmark = in_browser
 
 
-def test_from_a_zip_to_a_model_in_use(browser_page) -> None:  # type: ignore[no-untyped-def]
+def test_from_a_zip_to_a_model_in_use(browser_page, shot) -> None:  # type: ignore[no-untyped-def]
     page = browser_page
     page.get_by_role("link", name="Fine-tune").click()
     page.get_by_text("Bring labelled cases").wait_for()
@@ -39,11 +39,13 @@ def test_from_a_zip_to_a_model_in_use(browser_page) -> None:  # type: ignore[no-
     page.goto(page.url.removesuffix("fine_tune"))  # the run does not need the page
     page.get_by_role("link", name="Fine-tune").click()
     page.get_by_role("button", name="See the result").wait_for()
+    shot(page, "training", 1100)
     check(page, "Training")
     check_widths(page, "Training", {360: 780})
     press(page, page.get_by_role("button", name="See the result"))
     page.get_by_text("held-out cases that nothing was chosen by").wait_for()
     page.get_by_text("Reliability", exact=True).wait_for()
+    shot(page, "result", 1400)
     check(page, "Result")
     check_widths(page, "Result", {360: 780, 768: 1024})
     press(page, page.get_by_role("button", name="Go on to promotion"))
@@ -51,6 +53,7 @@ def test_from_a_zip_to_a_model_in_use(browser_page) -> None:  # type: ignore[no-
     promote = page.get_by_role("button", name="Promote", exact=True)
     promote.wait_for()
     check(page, "Promotion")
+    shot(page, "promotion", 900)
     reason = page.get_by_role("textbox", name="Promote all the same? Write down why.")
     reason.or_(page.get_by_text("Nothing speaks against it")).first.wait_for()
     if reason.count():  # three epochs may not be enough to beat guessing

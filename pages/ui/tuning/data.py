@@ -92,7 +92,8 @@ def summary(stored: StoredSet) -> str:
     if stored.found is None:
         return f"{place}Not checked yet"
     classes = next(iter(stored.found.counts.values()))
-    fit = "fit to train on" if not stored.found.blocks else f"{len(stored.found.blocks)} things to mend"
+    blocks = len(stored.found.blocks)
+    fit = f"{blocks} {'thing' if blocks == 1 else 'things'} to mend" if blocks else "fit to train on"
     return f"{place}{stored.found.pictures:,} pictures of {len(classes)} classes, {fit}"
 
 
