@@ -13,7 +13,7 @@ from medfusion.apart import read_mask
 from medfusion.commands.files import frame_index, read_bytes, read_file, write_line
 from medfusion.commands.predict import load
 from medfusion.errors import ConfigError, ExplanationError
-from medfusion.explain import EXPLAINERS, describe, explain, record
+from medfusion.explain import EXPLAINERS, describe, explain, record, refusal
 from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write the maps, their tests and explanation.json; or make the maps of such a file again and compare."""
+    """Write the maps, their tests and explanation.json; or make the maps of such a file again and compare.
+
+    Returns 1 when one of the methods is refused for this model; the others' maps are there all the same.
+    """
     methods = list(dict.fromkeys(name.strip() for name in arguments.method.split(",")))
     unknown = [name for name in methods if name not in EXPLAINERS]
     if unknown:
@@ -57,7 +60,10 @@ def run(arguments: argparse.Namespace) -> int:
     frame = frame_index(scan, arguments.frame)
     model = load(arguments.model, arguments.device)
     target = target_of(model, scan, frame, arguments.target)
-    made = [explain(model, scan, target, name, frame, arguments.seed) for name in methods]
+    refused = {name: reason for name in methods if (reason := refusal(model.card, name))}
+    if len(refused) == len(methods):
+        raise ExplanationError(refused[methods[0]])
+    made = [explain(model, scan, target, name, frame, arguments.seed) for name in methods if name not in refused]
     found = record.Tests() if arguments.quick else tests(model, scan, made)
     if arguments.mask:
         mask = read_mask(read_bytes(arguments.mask), scan, frame)
@@ -65,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     record.write(arguments.out, model, scan, made, found)
     for one in made:
         write_line("ok", str(arguments.out / f"{one.method}.npz"), describe(one))
-    return 0
+    for name, reason in refused.items():
+        write_line("refused", name, reason)
+    return int(bool(refused))
 
 
 def tests(model: Model, scan: Scan, made: list[Explanation]) -> record.Tests:

@@ -179,6 +179,21 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
         assert np.array_equal(first["raw"], second["raw"])
 
 
+def test_explain_goes_on_without_a_method_that_is_refused(folder, model, tmp_path, capsys):
+    card = tmp_path / "models" / model / "card.json"
+    told = json.loads(card.read_text())
+    told["metrics"] = told.get("metrics", {}) | {"sanity": {"weights": {"hirescam": {"stem": 0.9}}}}
+    card.write_text(json.dumps(told))
+    words = ["explain", str(folder / "a.dcm"), "--model", model, "--quick", "--out", str(tmp_path / "maps")]
+    assert main([*words, "--method", "hirescam"]) == 2
+    assert "shows the picture, not this model" in capsys.readouterr().err
+    assert main([*words, "--method", "hirescam,gradcam"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["ok", "refused"]
+    assert "HiResCAM shows the picture" in lines[1]
+    assert not (tmp_path / "maps" / "hirescam.npz").exists()
+
+
 def test_explain_scores_maps_against_a_mask_of_the_readers_own(folder, model, tmp_path, capsys):
     mask = np.zeros((64, 48), np.uint8)
     mask[:32] = 255
