@@ -320,7 +320,9 @@ ORDERS: dict[str, Callable[[Entry], tuple[float, ...]]] = {
     "Uncertainty": doubt,
     "Risk × uncertainty": both,
     "Newest": lambda one: (-one.id,),
+    "Oldest": lambda one: (one.id,),
 }
+TELL_NOTHING = ("Oldest", "Newest")  # orders that are not of the answers
 
 
 def entry(row: CaseRow, answer: AnswerRow | None = None, read: ReadRow | None = None) -> Entry:

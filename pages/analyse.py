@@ -31,10 +31,11 @@ components.show_rejected()
 with explained_errors():
     scan = resources.scan(case)
     components.show_facts(scan)
-    stack.begin(case, scan)
+    stack.begin(case, scan, reading.comes_first(case))
     with st.sidebar:
         seen = view.view_controls(case, scan)
-        reading.choose_mode(case)
+        if case.worklist_id:
+            reading.choose_mode()
     about_model, answer = st.columns([1, 2.2], gap="medium")
     with about_model:
         card = components.choose_model(case, scan, seen.frame, resources.cards())

@@ -21,8 +21,10 @@ with explained_errors():
     if not listed:
         st.caption("Answered scans stand here, the riskiest first. Files are kept on this machine without identity.")
         st.stop()
-    shown = cases.choose(listed)
-    picked = cases.show_table(shown)
+    is_hidden = reading.choose_mode()
+    shown = cases.choose(listed, is_hidden)
+    picked = cases.show_table(shown, is_hidden)
     cases.show_actions(shown, picked)
-    cases.show_along(shown, picked)
+    if not is_hidden:
+        cases.show_along(shown, picked)
     reading.show_figures()

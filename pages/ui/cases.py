@@ -10,7 +10,7 @@ from streamlit.typing import UploadedFile
 
 from medfusion import scorer, worklist
 from medfusion.errors import MedFusionError
-from medfusion.worklist import Entry
+from medfusion.worklist import Answer, Entry
 from pages.ui import state
 from pages.ui.components import FORMATS, few
 from pages.ui.messages import percent, plain, spoken
@@ -89,8 +89,8 @@ def progress(drawn: int) -> None:
     st.progress(done / every, text=f"Answering in the background: {done} of {every}. You may leave this page.")
 
 
-def choose(listed: list[Entry]) -> list[Entry]:
-    """The filters, and what passes them."""
+def choose(listed: list[Entry], is_hidden: bool) -> list[Entry]:
+    """The filters, and what passes them. is_hidden: no filter and no order tells of an answer."""
     counts = {status: sum(one.status == status for one in listed) for status in STATUS}
     names = {status: f"{STATUS[status]} ({count})" for status, count in counts.items() if count}
     answers = sorted({name for one in listed if one.answer for name in one.answer.answers})
@@ -101,17 +101,14 @@ def choose(listed: list[Entry]) -> list[Entry]:
         wanted = st.pills(
             "Status", list(names), selection_mode="multi", format_func=names.__getitem__, key="worklist-status"
         )
-        said = st.multiselect(
-            "Answer", answers, format_func=spoken, key="worklist-answer", width=260, placeholder="Any"
-        )
-        unsure = st.toggle(
-            "Only uncertain", key="worklist-unsure", help="The model abstains, or its answers are close."
-        )
+        said, unsure = ([], False) if is_hidden else choose_answers(answers)
         unread = st.toggle("Only unread", key="worklist-unread")
-        order = st.selectbox("Order by", list(worklist.ORDERS), key="worklist-order", width=180)
+        orders = worklist.TELL_NOTHING if is_hidden else tuple(worklist.ORDERS)
+        order = st.selectbox("Order by", orders, key=f"worklist-order{'-hidden' * is_hidden}", width=180)
         together = st.toggle(
-            "One row a series", key="worklist-series", value=True, help="The riskiest slice stands for it."
-        )
+            "One row a series", key="worklist-series", value=True,
+            help="Its first slice stands for it." if is_hidden else "The riskiest slice stands for it.",
+        )  # fmt: skip
     found = [
         one
         for one in listed
@@ -121,7 +118,16 @@ def choose(listed: list[Entry]) -> list[Entry]:
         and (not unread or one.label is None)
         and matches(one, words or "")
     ]
+    if is_hidden:
+        found.sort(key=lambda one: (one.instance, one.id))
     return sorted(worklist.heads(found) if together else found, key=worklist.ORDERS[order])
+
+
+def choose_answers(names: list[str]) -> tuple[list[str], bool]:
+    """The filters by what was answered."""
+    said = st.multiselect("Answer", names, format_func=spoken, key="worklist-answer", width=260, placeholder="Any")
+    unsure = st.toggle("Only uncertain", key="worklist-unsure", help="The model abstains, or its answers are close.")
+    return said, unsure
 
 
 def matches(one: Entry, words: str) -> bool:
@@ -129,8 +135,8 @@ def matches(one: Entry, words: str) -> bool:
     return all(word in held for word in words.lower().split())
 
 
-def show_table(shown: list[Entry]) -> list[Entry]:
-    """Rows with thumbnails. Returns the selected ones."""
+def show_table(shown: list[Entry], is_hidden: bool) -> list[Entry]:
+    """Rows with thumbnails. Returns the selected ones. is_hidden: neither what models answer nor what others read."""
     if not shown:
         st.info("No case passes these filters.", icon=":material/filter_alt_off:")
         return []
@@ -144,18 +150,20 @@ def show_table(shown: list[Entry]) -> list[Entry]:
     table: dict[str, list[object]] = {
         "Scan": [thumbnail(one) for one in part],
         "Case": [one.id for one in part],
-        "Answer": [answer_words(one) for one in part],
+        "Answer": [status_words(one) if is_hidden or not one.answer else answer_words(one.answer) for one in part],
         "Risk": [one.answer.risk if one.answer else None for one in part],
         "Uncertainty": [one.answer.uncertainty if one.answer else None for one in part],
-        "Read": [spoken(one.label) if one.label else "" for one in part],
+        "Read": [("yes" if is_hidden else spoken(one.label)) if one.label else "" for one in part],
         "What": [kind_words(one, sizes) for one in part],
         "Patient": [one.patient[:8] for one in part],
         "Added": [one.added for one in part],
     }
+    if is_hidden:
+        del table["Risk"], table["Uncertainty"]
     table = {name: values for name, values in table.items() if name in ALWAYS or any(values)}
     chosen = st.dataframe(
         table, hide_index=True, row_height=56, selection_mode="multi-row", on_select="rerun", key="worklist-table",
-        alt="The worklist, the riskiest case first",
+        alt="The worklist, without answers" if is_hidden else "The worklist, the riskiest case first",
         column_config={
             "Scan": st.column_config.ImageColumn(width=64),
             "Case": st.column_config.NumberColumn(width=60, format="%d"),
@@ -177,11 +185,13 @@ def thumbnail(one: Entry) -> str | None:
     return file_uri(one.thumbnail) if one.thumbnail.exists() else None
 
 
-def answer_words(one: Entry) -> str:
-    if one.answer is None:
-        return STATUS[one.status] + (f": {one.reason}" if one.reason else "")
-    named = ", ".join(map(spoken, one.answer.answers)) or "none of the classes"
-    return f"abstains ({named})" if one.answer.abstains else named
+def status_words(one: Entry) -> str:
+    return STATUS[one.status] + (f": {one.reason}" if one.reason else "")
+
+
+def answer_words(answer: Answer) -> str:
+    named = ", ".join(map(spoken, answer.answers)) or "none of the classes"
+    return f"abstains ({named})" if answer.abstains else named
 
 
 def kind_words(one: Entry, sizes: dict[str, int]) -> str:

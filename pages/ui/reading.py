@@ -14,28 +14,28 @@ FIRST = "read-first"
 OTHER = "something else"
 
 
-def choose_mode(case: Case) -> None:
-    """The switch of the read-first mode, for cases of the worklist."""
-    if case.worklist_id:
-        st.toggle(
-            "Read before the answer", key=FIRST, persist_state="session",
-            help="The answer and its maps appear once your own reading is kept.",
-        )  # fmt: skip
+def choose_mode() -> bool:
+    """The switch of the read-first mode, one for the worklist and all its cases."""
+    return st.toggle(
+        "Read before the answer", key=FIRST, persist_state="session",
+        help="Answers, risks and maps stay hidden, and the worklist has an order of its own, until you have said "
+        "what you see. A series or a scan of several frames opens in its middle.",
+    )  # fmt: skip
 
 
 def comes_first(case: Case) -> bool:
     """Whether the reader must commit before the answer of this case is shown."""
-    return bool(case.worklist_id and st.session_state.get(FIRST) and state.first_label(case) is None)
+    return bool(case.worklist_id and state.is_on(FIRST) and state.first_label(case) is None)
 
 
 def ask_first(case: Case, card: ModelCard) -> None:
     """The reader's word without the answer in sight."""
     state.begin_reading(case)
-    with st.form(key(case, "first"), border=True):
+    with st.form(state.key(case, "first"), border=True):
         st.markdown("**What do you see?** The answer appears once you have said it.")
         label = st.radio(
             "Your reading", choices(card), format_func=spoken, index=None, horizontal=True,
-            key=key(case, "first-label"),
+            key=state.key(case, "first-label"),
         )  # fmt: skip
         if st.form_submit_button("Keep, and show the answer", type="primary"):
             if label is None:

@@ -1,4 +1,7 @@
-"""Frames of a scan and slices of a series: one after the other, and the risk along them, the most suspicious first."""
+"""Frames of a scan and slices of a series: one after the other, and the risk along them, the most suspicious first.
+
+While a reader's own word comes first they open in the middle, which tells nothing.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,29 @@ AT_ONCE = 120  # frames that are scored without being asked: a second or two
 TOP_COLOUR, HERE_COLOUR = "#c2410c", "#7c3aed"  # contrast of 3 or more on both themes
 
 
-def begin(case: Case, scan: Scan) -> None:
-    """Let a scan of several frames begin at its most suspicious one, if its model is known."""
-    if scan.frame_count == 1 or state.is_started(state.key(case, "frame")):
+def begin(case: Case, scan: Scan, is_hidden: bool) -> None:
+    """Go to where a case begins, and again when its answer is hidden or shown. May run the page anew."""
+    before = state.was_hidden(case)
+    if before == is_hidden:
         return
-    frame = case.frame
+    state.note_hidden(case, is_hidden)
+    if scan.frame_count > 1:
+        state.show_frame(case, scan.frame_count // 2 if is_hidden else suspicious_frame(case, scan))
+        return
+    slices = slices_of(case)
+    if len(slices) > 1 and (is_hidden or before):  # else it opens at the slice that was picked
+        to_slice(case, slices, len(slices) // 2 if is_hidden else highest(risks_of(slices)))
+        st.rerun()
+
+
+def suspicious_frame(case: Case, scan: Scan) -> int:
+    """The most suspicious frame, if the model of the scan is known."""
     if not case.worklist_id and scan.frame_count <= AT_ONCE:
         middle = scan.frame_count // 2
         route, cards = resources.suggest(case, scan, middle), resources.cards()
         if card := cards.get(route.model_id or ""):
-            risks = resources.risk_along(card.id, card.version, scan)
-            frame = highest(risks)
-    state.show_frame(case, frame)
+            return highest(resources.risk_along(card.id, card.version, scan))
+    return case.frame
 
 
 def choose(case: Case, scan: Scan) -> int:
@@ -70,8 +84,7 @@ def show_along(case: Case, scan: Scan, card: ModelCard, frame: int) -> None:
         return
     slices = slices_of(case)
     if len(slices) > 1:
-        risks = [one.answer.risk if one.answer else None for one in slices]
-        chart(case, risks, place_of(case, slices), "slice", partial(to_slice, case, slices))
+        chart(case, risks_of(slices), place_of(case, slices), "slice", partial(to_slice, case, slices))
 
 
 def frame_risks(case: Case, scan: Scan, card: ModelCard) -> Sequence[float | None]:
@@ -128,6 +141,10 @@ def chart(case: Case, risks: Sequence[float | None], here: int, what: str, go_to
 def highest(risks: Sequence[float | None]) -> int:
     """The place of the highest risk, the first of several."""
     return max(range(len(risks)), key=lambda at: -1.0 if risks[at] is None else float(risks[at] or 0))
+
+
+def risks_of(slices: Sequence[Entry]) -> list[float | None]:
+    return [one.answer.risk if one.answer else None for one in slices]
 
 
 def slices_of(case: Case) -> list[Entry]:

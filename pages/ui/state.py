@@ -55,7 +55,8 @@ class Case:
     path: Path | None = None
     sample_id: str = ""
     worklist_id: int = 0  # of the worklist, which keeps the file; 0: of this session only
-    frame: int = 0  # to begin with
+    series: str = ""  # pseudonym; "" where the file is of none
+    frame: int = 0  # the most suspicious one, where the worklist knows it
 
 
 @dataclass(frozen=True)
@@ -125,8 +126,9 @@ class Memory:
         self.person: Person | None = None
         self.seen_s = 0.0  # when the person last did something
         self.findings: dict[str, Finding] = {}
-        self.first_labels: dict[int, str] = {}
-        self.reading_since: dict[int, float] = {}
+        self.hidden: dict[int, bool] = {}
+        self.first_labels: dict[Hashable, str] = {}
+        self.reading_since: dict[Hashable, float] = {}
         self.found: Found | None = None
         self.searches = 0
         self.series: dict[str, list[Series]] = {}
@@ -337,23 +339,37 @@ def series(study: str) -> list[Series] | None:
     return memory().series.get(study)
 
 
+def read_as(case: Case) -> Hashable:
+    """What a reader says something of: a whole series, or a file that is of none."""
+    return case.series or case.worklist_id
+
+
 def first_label(case: Case) -> str | None:
     """What the reader said of a case of the worklist before seeing the answer."""
-    return memory().first_labels.get(case.worklist_id)
+    return memory().first_labels.get(read_as(case))
 
 
 def keep_first_label(case: Case, label: str) -> None:
-    memory().first_labels[case.worklist_id] = label
+    memory().first_labels[read_as(case)] = label
+
+
+def was_hidden(case: Case) -> bool | None:
+    """Whether its answer was hidden when the case was last gone to; None: it was not in view yet."""
+    return memory().hidden.get(case.id)
+
+
+def note_hidden(case: Case, is_hidden: bool) -> None:
+    memory().hidden[case.id] = is_hidden
 
 
 def begin_reading(case: Case) -> None:
     """Note when a case of the worklist was first in view."""
-    memory().reading_since.setdefault(case.worklist_id, time.monotonic())
+    memory().reading_since.setdefault(read_as(case), time.monotonic())
 
 
 def reading_s(case: Case) -> float:
     """How long ago that was."""
-    return time.monotonic() - memory().reading_since.get(case.worklist_id, time.monotonic())
+    return time.monotonic() - memory().reading_since.get(read_as(case), time.monotonic())
 
 
 def open_worklist(entries: Sequence[Entry], first: Entry) -> None:
@@ -370,9 +386,11 @@ def open_worklist(entries: Sequence[Entry], first: Entry) -> None:
 
 
 def seen_as(case: Case, entry: Entry) -> Case:
-    """A place in the case list that shows this case of the worklist, at its most suspicious frame."""
+    """A place in the case list that shows this case of the worklist."""
     frame = entry.answer.frame if entry.answer else 0
-    return replace(case, name=f"Case {entry.id}", path=entry.path, worklist_id=entry.id, frame=frame)
+    return replace(
+        case, name=f"Case {entry.id}", path=entry.path, worklist_id=entry.id, series=entry.series, frame=frame
+    )
 
 
 def show_slice(case: Case, entry: Entry) -> None:
@@ -394,11 +412,6 @@ def picked_point(widget_key: str) -> int | None:
 def value_of(widget_key: str) -> int:
     """Callback: what a slider was just moved to."""
     return int(st.session_state[widget_key])
-
-
-def is_started(widget_key: str) -> bool:
-    """Whether a widget has had a value."""
-    return widget_key in st.session_state
 
 
 def reject(name: str, reason: str) -> None:

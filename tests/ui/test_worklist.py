@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import threading
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from medfusion import scorer, worklist
@@ -89,13 +91,16 @@ def series(*risks: float, study: str = "1.2.3.4") -> list[int]:
     return ids
 
 
-def keep(case_id: int, name: str, risk: float, uncertainty: float = 0.1, plausible: tuple[str, ...] = ("x",)) -> None:
+def keep(
+    case_id: int, name: str, risk: float, uncertainty: float = 0.1, plausible: tuple[str, ...] = ("x",),
+    frame: int = 0, along: Sequence[float] = (), frames: int = 1,
+) -> None:  # fmt: skip
     answer = {
-        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": 0, "answers": [name],
+        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": frame, "answers": [name],
         "plausible": list(plausible), "probabilities": {"normal": 1 - risk, "pneumonia": risk}, "risk": risk,
-        "uncertainty": uncertainty, "along": [], "warnings": [],
+        "uncertainty": uncertainty, "along": list(along), "warnings": [],
     }  # fmt: skip
-    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer, modality="DX", frames=1)
+    worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer, modality="DX", frames=frames)
 
 
 def test_the_list_is_ordered_as_asked_and_read_in_that_order(list_page: AppTest) -> None:
@@ -126,15 +131,69 @@ def test_a_series_opens_at_its_most_suspicious_slice_and_is_stepped_through_in_o
     assert page.header[0].value == f"Case {ids[1]}"
 
 
-def test_reading_first_shows_no_risk_along_the_slices(list_page: AppTest) -> None:
-    series(0.2, 0.8)
+def test_reading_first_a_series_opens_in_its_middle_and_at_the_riskiest_slice_once_something_was_said(
+    list_page: AppTest,
+) -> None:
+    ids = series(0.2, 0.4, 0.1, 0.9)
     list_page.run().button(key="worklist-read").click().run()
     page = list_page.switch_page("pages/analyse.py").run()
-    page.toggle(key="read-first").set_value(True).run()
     page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
-    assert not page.exception
+    assert page.header[0].value == f"Case {ids[3]}"
+    page.toggle(key="read-first").set_value(True).run()
+    assert page.header[0].value == f"Case {ids[2]}"
     assert "What do you see?" in texts(page)
     assert "Risk along" not in texts(page)
+    page.button(key="stack-previous").click().run()
+    assert page.header[0].value == f"Case {ids[1]}"  # free to go, and still without the answer
+    assert "Risk along" not in texts(page)
+    say_first(page, "normal")
+    assert page.header[0].value == f"Case {ids[3]}"
+    assert "Risk along the 4 slices" in texts(page)
+    page.button(key="stack-previous").click().run()
+    assert page.header[0].value == f"Case {ids[2]}"  # one word for the whole series
+    assert "Before the answer you said normal" in texts(page)
+
+
+def test_reading_first_a_scan_of_several_frames_opens_in_its_middle(list_page: AppTest) -> None:
+    out = io.BytesIO()
+    first, *others = (Image.fromarray(grey_picture(seed=seed)) for seed in range(5))
+    first.save(out, "TIFF", save_all=True, append_images=others)
+    case_id, _ = worklist.add(out.getvalue())
+    keep(case_id, "pneumonia", 0.9, frame=4, along=[0.1, 0.2, 0.3, 0.1, 0.9], frames=5)
+    list_page.run().toggle(key="read-first").set_value(True).run()
+    list_page.button(key="worklist-read").click().run()
+    page = list_page.switch_page("pages/analyse.py").run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    frame = f"frame-{case_number(page)}"
+    assert page.slider(key=frame).value == 3
+    assert "What do you see?" in texts(page)  # the switch holds on both pages
+    assert "Risk along" not in texts(page)
+    say_first(page, "normal")
+    assert page.slider(key=frame).value == 5
+
+
+def say_first(page: AppTest, label: str) -> None:
+    page.get_by_key(f"first-label-{case_number(page)}").set_value(label)
+    next(one for one in page.button if one.label == "Keep, and show the answer").click().run()
+    assert not page.exception
+
+
+def test_the_list_of_who_reads_first_tells_of_no_answer(list_page: AppTest) -> None:
+    ids = series(0.2, 0.8)
+    low, high = answered(0, "normal", 0.1), answered(1, "pneumonia", 0.9)
+    worklist.keep_read(high, "pneumonia")
+    assert rows(list_page.run()) == [high, ids[1], low]
+    list_page.toggle(key="read-first").set_value(True).run()
+    assert rows(list_page) == [ids[0], low, high]
+    table = list_page.dataframe[0].value
+    assert not {"Risk", "Uncertainty"} & set(table)
+    assert set(table["Answer"]) == {"Answered"}
+    assert list(table["Read"]) == ["", "", "yes"]
+    assert list_page.selectbox(key="worklist-order-hidden").options == ["Oldest", "Newest"]
+    assert not list_page.multiselect
+    assert "worklist-unsure" not in [one.key for one in list_page.toggle]
+    list_page.toggle(key="read-first").set_value(False).run()
+    assert rows(list_page) == [high, ids[1], low]
 
 
 def test_an_earlier_picture_of_the_patient_is_compared_by_score_and_map(list_page: AppTest) -> None:
