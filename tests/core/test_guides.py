@@ -17,6 +17,7 @@ GUIDES = [ROOT / "guides" / "user.md", ROOT / "guides" / "operator.md"]
 PAGES = [*GUIDES, ROOT / "README.md"]
 TEXT = {path: path.read_text(encoding="utf-8") for path in PAGES}
 DEPLOY = ROOT / "deploy"
+UNITS = sorted(DEPLOY.glob("*.service"))
 CODE = [path for part in ("medfusion", "training", "pages") for path in (ROOT / part).rglob("*.py")]
 TOO_BIG = 100_000  # bytes of a picture
 FROM_OTHERS = {"MLFLOW_DISABLE_TELEMETRY"}  # set by the program, not by its operator
@@ -86,8 +87,8 @@ def test_every_variable_is_explained_and_every_explained_one_is_read():
     read = set(re.findall(rf"""["']({pattern})["']""", code)) - {"RAY_JOB_CONFIG_JSON_ENV_VAR"} - FROM_OTHERS
     table = TEXT[GUIDES[1]].split("## Settings")[1].split("\n## ")[0]
     assert set(re.findall(rf"^\| `({pattern})`", table, re.M)) == read
-    for page in PAGES:
-        assert set(re.findall(pattern, TEXT[page])) <= read, page.name
+    for page in [*PAGES, *UNITS]:
+        assert set(re.findall(pattern, page.read_text(encoding="utf-8"))) <= read, page.name
 
 
 def test_what_the_containerfile_copies_is_there_and_is_all():
@@ -118,15 +119,30 @@ def test_pytorch_from_another_index_is_asked_for_in_words_that_pip_understands()
         assert "grep -o '^torch[^ ]*' requirements.txt" in (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_systemd_understands_the_unit(tmp_path):
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_systemd_understands_the_unit(path, tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("There is no systemd-analyze (Debian: apt install systemd)")
-    unit = (DEPLOY / "medfusion.service").read_text(encoding="utf-8")
+    unit = path.read_text(encoding="utf-8")
     program = re.search(r"^ExecStart=(\S+)", unit, re.M)[1]
-    here = tmp_path / "medfusion.service"
+    here = tmp_path / path.name
     here.write_text(unit.replace(program, sys.executable), encoding="utf-8")  # the program is not in its place here
     checked = subprocess.run(["systemd-analyze", "verify", str(here)], capture_output=True, text=True, check=False)
     assert (checked.returncode, checked.stderr) == (0, "")
-    for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "StateDirectory=medfusion", "IPAddressDeny=any"):
-        assert line in unit.splitlines()
-    assert "MemoryMax=" in unit
+
+
+@pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
+def test_units_forbid_the_same_and_start_what_there_is(path):
+    lines, pages = (one.read_text(encoding="utf-8").splitlines() for one in (path, DEPLOY / "medfusion.service"))
+    limits = r"(Protect|Private|Restrict[A-Z]|IPAddress|Capability|Ambient|NoNew|UMask|SystemCall)"
+    shut = [line for line in pages if re.match(limits, line)]
+    assert {"NoNewPrivileges=yes", "ProtectSystem=strict", "IPAddressDeny=any", "PrivateTmp=yes"} <= set(shut)
+    assert set(shut) <= set(lines)
+    assert {"User=medfusion", "StateDirectory=medfusion"} <= set(lines)  # both work on the same records
+    assert any(line.startswith("MemoryMax=") for line in lines)
+    (started,) = (line.partition("/bin/python ")[2] for line in lines if line.startswith("ExecStart="))
+    if words := started.partition("-m medfusion ")[2].split():
+        build_parser(words[0]).parse_args(words)  # ends the program where it does not understand
+    else:
+        assert started.startswith("-m streamlit run app.py")
+    assert f"(../deploy/{path.name})" in TEXT[GUIDES[1]]
