@@ -6,9 +6,12 @@ shows anything asks for a role (`needs`); commands on the machine itself act as 
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import re
 import secrets
+import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +31,7 @@ READER, TRAINER, ADMINISTRATOR = "reader", "trainer", "administrator"
 ROLES = (READER, TRAINER, ADMINISTRATOR)  # each may do what those before it may
 SHORTEST = 10  # characters of a password
 TRIES, LOCKED = 5, timedelta(minutes=15)
+MOST_STRANGERS = 2**16  # hashing a password takes so long that fewer can be tried while one of them is locked
 NAME = re.compile(r"[\w.@+-]{1,64}")
 hasher = PasswordHasher()
 P = ParamSpec("P")
@@ -117,12 +121,45 @@ def remove(name: str) -> None:
         audit.add(opened, current().name, "account removed", f"account {name}")
 
 
+@dataclass
+class Tries:
+    """Of a name without an account, as an account counts them."""
+
+    failed: int = 0
+    locked_until: datetime | None = None
+
+
+class Strangers:
+    """Names without an account lock as accounts do: else one could tell which exist.
+
+    Kept in memory as keyed hashes, for a password may be typed as a name; of too many the least recent is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self.key = secrets.token_bytes(16)
+        self.tries: OrderedDict[bytes, Tries] = OrderedDict()
+        self.guard = threading.Lock()
+
+    def of(self, name: str) -> Tries:
+        hashed = hashlib.blake2b(name.encode("utf-8", "replace"), key=self.key, digest_size=16).digest()
+        with self.guard:
+            found = self.tries.setdefault(hashed, Tries())
+            self.tries.move_to_end(hashed)
+            while len(self.tries) > MOST_STRANGERS:
+                self.tries.popitem(last=False)
+        return found
+
+
+strangers = Strangers()
+
+
 def sign_in(name: str, password: str) -> Person:
     """Raises AccessDenied, with the same words whether the name or the password is wrong."""
     now = datetime.now(UTC)
     with session(writes=True) as opened:
         row = opened.get(AccountRow, name) if NAME.fullmatch(name) else None
-        locked = row is not None and row.locked_until is not None and row.locked_until > now
+        tries = row or strangers.of(name)
+        locked = tries.locked_until is not None and tries.locked_until > now
         held = row.password if row and row.password else nobodys()  # takes as long
         right = matches(held, password) and row is not None and bool(row.password)
         if right and not locked:
@@ -131,10 +168,10 @@ def sign_in(name: str, password: str) -> Person:
             if hasher.check_needs_rehash(row.password):
                 row.password = hasher.hash(password)
             person = Person(row.name, row.role)
-        elif row is not None and not locked:
-            row.failed += 1
-            if row.failed >= TRIES:
-                row.failed, row.locked_until = 0, now + LOCKED
+        elif not locked:
+            tries.failed += 1
+            if tries.failed >= TRIES:
+                tries.failed, tries.locked_until = 0, now + LOCKED
         who = f"account {row.name}" if row else "unknown account"
         audit.add(opened, "", "signed in" if right and not locked else "sign-in refused", who)
     if locked:

@@ -56,6 +56,40 @@ def test_five_wrong_tries_close_the_account_for_a_while_even_for_the_right_passw
     assert access.sign_in("anna", PASSWORD).name == "anna"
 
 
+def said_of(name: str, tries: int) -> list[str]:
+    told = []
+    for _ in range(tries):
+        with pytest.raises(AccessDenied) as refused:
+            access.sign_in(name, "wrong password")
+        told.append(str(refused.value))
+    return told
+
+
+def test_a_name_without_an_account_is_locked_like_one_with_it(home, monkeypatch):
+    monkeypatch.setattr(access, "strangers", access.Strangers())
+    access.keep("anna", READER, PASSWORD)
+    known = said_of("anna", access.TRIES + 2)
+    assert "Too many tries" in known[-1]
+    for name in ("berta", "", "x" * 300, "an na"):
+        assert said_of(name, access.TRIES + 2) == known
+    access.strangers.of("berta").locked_until = datetime.now(UTC) - timedelta(seconds=1)
+    assert said_of("berta", access.TRIES + 1) == known[: access.TRIES + 1]
+
+
+def test_tries_of_strangers_are_kept_of_so_many_and_without_their_names(home, monkeypatch):
+    monkeypatch.setattr(access, "strangers", access.Strangers())
+    monkeypatch.setattr(access, "MOST_STRANGERS", 20)
+    access.keep("anna", READER, PASSWORD)
+    said_of("berta", access.TRIES)
+    for number in range(50):
+        access.strangers.of(f"somebody {number}")
+        assert access.strangers.of("berta").locked_until  # who is tried on is not forgotten
+    assert len(access.strangers.tries) == 20
+    assert "berta" not in repr(vars(access.strangers))
+    with session() as opened:
+        assert opened.scalar(text("SELECT count(*) FROM accounts")) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "role", "password", "said"),
     [
