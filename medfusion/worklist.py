@@ -28,7 +28,7 @@ from medfusion.access import ADMINISTRATOR, READER, needs
 from medfusion.errors import ConfigError, RecordsError
 from medfusion.imaging.limits import check_bytes
 from medfusion.records import audit
-from medfusion.records.database import empty_journal, session
+from medfusion.records.database import session, wipe
 from medfusion.records.tables import ANSWERED, REFUSED, UNREADABLE, WAITING, AnswerRow, CaseRow, ReadRow
 from medfusion.sources import opened_zip
 from medfusion.types import DEFAULT_LIMITS
@@ -465,7 +465,7 @@ def remove(case_ids: Iterable[int], actor: str = "", why: str = "case removed") 
         path_of(sha256).unlink(missing_ok=True)
         path_of(sha256).with_suffix(".webp").unlink(missing_ok=True)
     if gone:
-        empty_journal()
+        wipe()
     return len(gone)
 
 

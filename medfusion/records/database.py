@@ -5,6 +5,7 @@ SQLite writes ahead (WAL) and waits for the disk at each commit: what was commit
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,6 +25,8 @@ from sqlalchemy.orm import Session
 
 from medfusion import places
 from medfusion.errors import RecordsError
+
+log = logging.getLogger(__name__)
 
 BUSY_S = 30  # how long one writer waits for another
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -83,12 +86,24 @@ def prepare(connection, _: object) -> None:  # type: ignore[no-untyped-def]  # a
         connection.execute(f"PRAGMA {setting}")
 
 
-def empty_journal() -> None:
-    """Removed rows go from SQLite's write-ahead log, too; where somebody reads just now, with the next removal."""
-    if not is_sqlite():
+def wipe() -> None:
+    """Rows that were removed go from the database's files, too; where somebody reads just now, with the next removal.
+
+    From SQLite's write-ahead log, and from PostgreSQL's tables and indexes, which are written anew: a plain VACUUM
+    leaves the bytes of a row where it stood. PostgreSQL's own log (WAL) is for its server to write over.
+    """
+    opened = engine(address(), os.getpid())
+    if is_sqlite():
+        with closing(opened.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return
-    with closing(engine(address(), os.getpid()).raw_connection()) as connection:
-        connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    try:
+        with opened.connect().execution_options(isolation_level="AUTOCOMMIT") as connected:
+            connected.detach()  # the setting goes with it
+            connected.exec_driver_sql(f"SET lock_timeout = {int(1000 * BUSY_S)}")
+            connected.exec_driver_sql("VACUUM (FULL) cases, answers, explanations, reads")
+    except SQLAlchemyError as error:
+        log.warning("Removed rows are still in the files of the database (%s).", cause(error))
 
 
 def begin(connection: Connection) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -18,7 +19,7 @@ from medfusion import places, privacy, scorer, triage, worklist
 from medfusion.__main__ import main
 from medfusion.errors import NotAnImage, RecordsError
 from medfusion.imaging import display, read_scan
-from medfusion.records import audit
+from medfusion.records import audit, database
 from medfusion.records.database import session
 from tests.records.scans import NAME, NUMBER, SECRETS, dicom, png
 
@@ -214,6 +215,48 @@ def test_a_patient_is_forgotten_by_the_id_in_the_files(home, capsys):
     assert [one.id for one in worklist.entries()] == [kept]
     assert main(["forget", "--patient", worklist.find(kept).patient]) == 0
     assert worklist.entries() == []
+
+
+def files_of_tables(home: Path) -> Path:
+    """Where the database keeps its tables; all that it holds is written there first."""
+    if database.is_sqlite():
+        return home
+    with database.engine(database.address(), os.getpid()).connect() as opened:
+        opened = opened.execution_options(isolation_level="AUTOCOMMIT")
+        for command in ("ANALYZE", "CHECKPOINT"):
+            opened.exec_driver_sql(command)
+        return Path(opened.exec_driver_sql("SHOW data_directory").scalar_one()) / "base"
+
+
+def mentioning(folder: Path, words: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "remove", [lambda: worklist.remove_patient(NUMBER), lambda: worklist.expire(0)], ids=["patient", "age"]
+)
+def test_what_is_removed_is_in_no_table_file_any_more(home, remove):
+    for instance in range(1, 21):
+        case_id, _ = worklist.add(dicom(instance))
+        comment = f"shadow {os.urandom(8).hex()} on the left"
+        worklist.keep_read(case_id, "ill", comment=comment)
+    patient = worklist.find(case_id).patient
+    worklist.add(png(0))
+    for words in (patient, comment):
+        assert mentioning(files_of_tables(home), words)
+    assert remove() >= 20
+    for words in (patient, comment):
+        assert not mentioning(files_of_tables(home), words)
+
+
+def test_a_reader_who_holds_the_tables_does_not_keep_a_case_from_being_removed(home, monkeypatch, caplog):
+    monkeypatch.setattr(database, "BUSY_S", 0.1)
+    case_id, _ = worklist.add(png(0))
+    with session() as opened:
+        opened.execute(text("SELECT * FROM reads")).all()
+        assert worklist.remove([case_id]) == 1
+    assert worklist.entries() == []
+    assert ("still in the files" in caplog.text) is not database.is_sqlite()
 
 
 def test_cases_expire_after_the_days_that_a_site_keeps_them(home):
