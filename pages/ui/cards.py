@@ -8,7 +8,7 @@ import streamlit as st
 
 from medfusion import service
 from medfusion.types import ModelCard
-from pages.ui.messages import plain, spoken
+from pages.ui.messages import plain, prose, spoken
 
 ADDRESSED = "model"  # the query parameter of links to a card
 SPLITS = {"train": "Training", "val": "Validation", "test": "Held out", "own": "Your own"}
@@ -37,12 +37,12 @@ def show_card(card: ModelCard) -> None:
     use, limits = st.columns(2, gap="large")
     with use:
         st.subheader("Intended use")
-        st.markdown(plain(card.intended_use) or "Not stated.")
+        st.markdown(prose(card.intended_use) or "Not stated.")
         st.markdown(f"**Answers:** {plain(', '.join(map(spoken, card.classes)))}")
-        st.markdown(f"**Operating point:** {plain(card.operating_point.rule)}")
+        st.markdown(f"**Operating point:** {prose(card.operating_point.rule)}")
     with limits:
         st.subheader("Limits")
-        st.markdown("\n".join(f"- {plain(limit)}" for limit in card.limits) or "Not stated.")
+        st.markdown("\n".join(f"- {prose(limit)}" for limit in card.limits) or "Not stated.")
     show_metrics(card)
     show_data(card)
     show_details(card)
@@ -178,7 +178,7 @@ def show_data(card: ModelCard) -> None:
     data = card.data
     for key, label in (("source", "Source"), ("licence", "Licence of the data"), ("citation", "Citation")):
         if data.get(key):
-            st.markdown(f"**{label}:** {plain(str(data[key]))}")
+            st.markdown(f"**{label}:** {prose(str(data[key]))}")
     splits = data.get("splits")
     if isinstance(splits, Mapping) and splits:
         st.table(split_table(splits, card.classes))
@@ -204,5 +204,10 @@ def show_details(card: ModelCard) -> None:
         st.markdown(f"**Licence of the weights:** {plain(card.license) or 'not stated'}")
         st.markdown(f"**Identifier:** `{card.id}`, version `{card.version}`")
         st.markdown(f"**SHA-256 of the weights:** `{card.weights_sha256}`")
-        if card.training:
-            st.json(dict(card.training), expanded=1)
+        training = dict(card.training)
+        if note := training.pop("note", None):
+            st.markdown(f"**Training:** {prose(str(note))}")
+        if command := training.pop("command", None):
+            st.code(str(command), language=None, wrap_lines=True)
+        if training:
+            st.json(training, expanded=1)

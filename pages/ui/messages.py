@@ -38,6 +38,14 @@ def plain(text: str) -> str:
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
+def prose(text: str) -> str:
+    """The same of a card's prose: what stands between backticks is code, and nothing else of Markdown counts."""
+    parts = " ".join(text.split()).split("`")
+    if len(parts) % 2 == 0 or not all(part.strip() for part in parts[1::2]):
+        return plain(text)
+    return "".join(f"`{part}`" if at % 2 else MARKDOWN.sub(r"\\\1", part) for at, part in enumerate(parts))
+
+
 def spoken(name: str) -> str:
     """A class name as it is spoken."""
     return name.replace("_", " ")

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from medfusion import library
 from medfusion.types import EvaluationReport
 from pages.ui.cards import words
+from pages.ui.messages import plain, prose
 from tests.ui.conftest import encoded, grey_picture
 
 LIBRARY = "pages/model_library.py"
@@ -58,6 +59,38 @@ def test_a_card_tells_which_maps_depend_on_the_model(
     assert any("1 of 2 methods show the model" in box.label for box in page.expander)
     table = next(one.value for one in page.table if "All weights random" in one.value)
     assert table.values.tolist() == [["Grad-CAM", "0.10", "", "yes"], ["LIME", "0.70", "0.20", "no"]]
+
+
+COMMAND = "python -m training run --data `x` <b>\npython -m training finish"
+
+
+def test_code_of_a_card_is_shown_as_code_and_its_text_as_it_is(
+    page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "models" / "own"
+    shutil.copytree(model_folder / "retina", own)
+    written = json.loads((own / "card.json").read_text())
+    limit = "Copies\n(`python -m  training check`) are **in** it, see [this](https://x) and :red[that]."
+    training = {"command": COMMAND, "note": "Found by `search`.", "seed": 3}
+    (own / "card.json").write_text(json.dumps(written | {"id": "own", "limits": [limit], "training": training}))
+    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+    assert [one.value for one in page.code] == [COMMAND]
+    shown = [one.value for one in page.markdown]
+    assert "**Training:** Found by `search`\\." in shown
+    told = (
+        r"- Copies \(`python -m training check`\) are \*\*in\*\* it, see "
+        r"\[this\]\(https\://x\) and \:red\[that\]\."
+    )
+    assert told in shown
+    assert json.loads(page.json[0].value) == {"seed": 3}
+
+
+@pytest.mark.parametrize("text", ["one ` only", "`` empty", "` ` blank", "a `b` c ` d"])
+def test_backticks_that_hold_no_code_are_shown_as_they_are(text: str) -> None:
+    assert prose(text) == plain(text)
 
 
 def test_another_model_is_chosen_from_the_list(page: AppTest) -> None:

@@ -96,9 +96,9 @@ def keep(
     frame: int = 0, along: Sequence[float] = (), frames: int = 1,
 ) -> None:  # fmt: skip
     answer = {
-        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": frame, "answers": [name],
-        "plausible": list(plausible), "probabilities": {"normal": 1 - risk, "pneumonia": risk}, "risk": risk,
-        "uncertainty": uncertainty, "along": list(along), "warnings": [],
+        "model_id": "chest-xray", "model_version": "0.0.1", "weights_sha256": "0" * 64, "frame": frame,
+        "answers": [name], "plausible": list(plausible), "probabilities": {"normal": 1 - risk, "pneumonia": risk},
+        "risk": risk, "uncertainty": uncertainty, "along": list(along), "warnings": [],
     }  # fmt: skip
     worklist.keep_outcome(case_id, worklist.ANSWERED, answer=answer, modality="DX", frames=frames)
 
