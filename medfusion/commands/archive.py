@@ -39,7 +39,7 @@ class Job:
     names_sha256: str
     model: str
     versions: dict[str, str]  # of the models that may answer, by id: the checksum of their weights
-    frame: int
+    frame: int | None  # None: of several the most suspicious one
     block: int
 
     @property
@@ -47,7 +47,7 @@ class Job:
         return range(-(-self.files // self.block))
 
 
-def score(source: str, out: Path, model_id: str, device: str | None, frame: int) -> int:
+def score(source: str, out: Path, model_id: str, device: str | None, frame: int | None) -> int:
     """Write a row for each file to out, in the order of their names. Returns how many were not answered.
 
     Raises ConfigError when out is there already, or when its parts are of another job.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-from medfusion import inference, library, router
+from medfusion import inference, library, router, triage
 from medfusion.apart import read_scan
 from medfusion.commands.files import frame_index, read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", required=True, metavar="ID", help="the model to ask, by id or folder; auto picks one for each file"
     )
-    parser.add_argument("--frame", type=int, default=1, metavar="N", help="the frame to read, from 1 (default: 1)")
+    parser.add_argument(
+        "--frame", type=int, metavar="N", help="the frame to read, from 1 (default: all, to answer the most suspicious)"
+    )
     parser.add_argument("--device", help="where to compute, such as cpu or cuda (default: the GPU where there is one)")
     parser.add_argument(
         "--out",
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Returns 1 when a file is not answered, else 0."""
-    if arguments.frame < 1:
+    if arguments.frame is not None and arguments.frame < 1:
         raise ConfigError("Frames are counted from 1. Give --frame 1 or more.")
     if arguments.out:
         return run_archive(arguments)
@@ -62,9 +64,12 @@ def run_archive(arguments: argparse.Namespace) -> int:
 
 
 class Answerer:
-    """Answers files with one model, or with the one that each file is for. frame counts from 1."""
+    """Answers files with one model, or with the one that each file is for.
 
-    def __init__(self, model_id: str, device: str | None, frame: int) -> None:
+    frame counts from 1. None: of several frames the most suspicious one is answered, as on the worklist.
+    """
+
+    def __init__(self, model_id: str, device: str | None, frame: int | None) -> None:
         self.chosen = None if model_id == AUTO else model_id
         self.device, self.frame = device, frame
         self.models: dict[str, Model] = {}
@@ -91,7 +96,7 @@ class Answerer:
         entry: dict[str, object] = {"path": named}
         try:
             scan = read()
-            frame = frame_index(scan, self.frame)
+            frame = scan.frame_count // 2 if self.frame is None else frame_index(scan, self.frame)
             route = self.router.route(display(scan, frame)) if self.router else None
         except ScanError as error:
             return entry | {"status": "error", "error": str(error)}
@@ -100,7 +105,12 @@ class Answerer:
             entry["route"] = asdict(route)
         if not model_id:
             return entry | {"status": "refused", "error": route.reason if route else ""}
-        prediction = inference.predict(self.model(model_id), scan, frame, route)
+        model = self.model(model_id)
+        if self.frame is None and scan.frame_count > 1:
+            risks = triage.risk_along(model, scan)
+            entry["risk_along"] = [round(risk, 4) for risk in risks]
+            frame = risks.index(max(risks))
+        prediction = inference.predict(model, scan, frame, route)
         return entry | {"status": "ok", **describe(prediction)}
 
 
@@ -135,4 +145,6 @@ def in_words(entry: dict) -> str:
     if entry["plausible"] is not None and len(entry["plausible"]) != 1:
         answers = f"abstains, else {answers}"
     model = f"[{entry['model_id']} {entry['model_version']}]"
+    if along := entry.get("risk_along"):
+        model = f"{model}  frame {entry['frame']} of {len(along)}"
     return "  ".join([answers, f"({chances})", model, *entry["warnings"]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,23 +114,48 @@ def test_predict_gives_probabilities_by_class_the_answer_and_the_model(folder, m
     assert set(first["probabilities"]) == {"normal", "ill"}
     assert sum(first["probabilities"].values()) == pytest.approx(1, abs=1e-6)
     assert first["answers"] == ["ill"]
-    assert (first["model_id"], first["model_version"], first["frame"]) == ("dice", "0.0.1", 1)
+    assert (first["model_id"], first["model_version"]) == ("dice", "0.0.1")
+    assert entries[1]["frame"] == 1
+    assert "risk_along" not in entries[1]
     assert "empty" in entries[3]["error"]
 
 
 def test_predict_reads_the_frame_that_is_asked_for(folder, model, capsys):
-    def chances(*extra: str) -> dict[str, float]:
+    def found(*extra: str) -> dict[str, object]:
         main(["predict", str(folder / "a.dcm"), "--model", model, "--json", "--device", "cpu", *extra])
         return json.loads(capsys.readouterr().out)[0]
 
-    assert chances("--frame", "2")["probabilities"] != chances()["probabilities"]
-    assert "has 2 frames" in str(chances("--frame", "3")["error"])
+    first, second = found("--frame", "1"), found("--frame", "2")
+    assert [one["frame"] for one in (first, second)] == [1, 2]
+    assert first["probabilities"] != second["probabilities"]
+    assert "risk_along" not in first
+    assert "has 2 frames" in str(found("--frame", "3")["error"])
+
+
+def test_of_several_frames_the_most_suspicious_one_is_answered(folder, model, capsys):
+    path = folder / "a.dcm"
+    for frames in ((2000, 9000), (9000, 2000)):
+        path.write_bytes(dicom(np.stack([ramp(64, 48, start=start) for start in frames]), Modality="CT"))
+        words = ["predict", str(path), "--model", model, "--json", "--device", "cpu"]
+        alone = []
+        for frame in ("1", "2"):
+            main([*words, "--frame", frame])
+            alone.append(json.loads(capsys.readouterr().out)[0])
+        main(words)
+        (found,) = json.loads(capsys.readouterr().out)
+        risks = [one["probabilities"]["ill"] for one in alone]
+        assert found["risk_along"] == pytest.approx(risks, abs=1e-3)
+        assert found["frame"] == 1 + risks.index(max(risks))
+        assert found["probabilities"] == alone[found["frame"] - 1]["probabilities"]
 
 
 def test_predict_without_json_is_one_readable_line(folder, model, capsys):
-    assert main(["predict", str(folder / "a.dcm"), "--model", model, "--device", "cpu"]) == 0
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("ok") and "  ill  (normal " in line and "[dice 0.0.1]" in line
+    paths = [str(folder / "a.dcm"), str(folder / "deeper" / "ακτίνα.png")]
+    assert main(["predict", *paths, "--model", model, "--device", "cpu"]) == 0
+    several, single = capsys.readouterr().out.splitlines()
+    assert single.startswith("ok") and "  ill  (normal " in single and "[dice 0.0.1]" in single
+    assert re.search(r"\[dice 0.0.1\]  frame [12] of 2", several)
+    assert "frame" not in single
 
 
 @pytest.mark.parametrize(
