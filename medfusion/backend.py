@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PART = 4  # pictures computed at a time where there are many: the maps of more do not fit the caches
+LOGITS, FUSED, MAPS = 0, 1, (2, 3, 4)  # outputs of a compiled network
 STREAMS = 8  # parts computed side by side at most, each with memory of its own; a batch of LIME has eight
 
 
@@ -37,24 +38,24 @@ class Compiled:
         self.network, self.part = network, part
         self.idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()  # one request computes one part at a time
 
-    def __call__(self, batch: Tensor) -> Tensor:
-        """Logits (B, outputs) float32."""
+    def __call__(self, batch: Tensor, output: int = LOGITS) -> Tensor:
+        """Logits (B, outputs) float32, or another output for each picture; of many, there are only logits."""
         parts = [part.numpy() for part in batch.contiguous().split(self.part)]
         requests = [self.request() for _ in parts]
         for request, part in zip(requests, parts, strict=True):
             request.start_async({0: part}, share_inputs=True)
         for request in requests:
             request.wait()
-        logits = np.concatenate([request.get_output_tensor(0).data for request in requests])
+        found = np.concatenate([request.get_output_tensor(output).data for request in requests])
         for request in requests:
             self.idle.put(request)
-        return torch.from_numpy(logits)
+        return torch.from_numpy(found)
 
     def features(self, picture: Tensor) -> Features:
         """The maps of one picture (1, 3, h, w), of a network compiled for single answers."""
         request = self.request()
         request.infer({0: picture.contiguous().numpy()}, share_inputs=True)
-        maps = [torch.from_numpy(request.get_output_tensor(place).data.copy()) for place in (1, 2, 3)]
+        maps = [torch.from_numpy(request.get_output_tensor(place).data.copy()) for place in MAPS]
         self.idle.put(request)
         return Features(*maps)
 
@@ -66,7 +67,7 @@ class Compiled:
 
 
 class WithFeatures(nn.Module):
-    """Logits and the maps that explanations start from, side by side: maps are in the memory anyway."""
+    """Logits, what they are decided by, and the maps that explanations start from: all are in the memory anyway."""
 
     def __init__(self, network: MedFusionNet) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class WithFeatures(nn.Module):
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
         logits, features = self.network(batch, features=True)
-        return (logits, *features)
+        return (logits, self.network.fused(features), *features)
 
 
 class Backend:
@@ -116,8 +117,8 @@ class Backend:
             self.converted = openvino.convert_model(traced)
         wanted = self.converted.clone()
         wanted.reshape([-1 if many else 1, *shape])  # a fixed size is a tenth faster
-        for map_of_many in wanted.results[1:] if many else ():
-            wanted.remove_result(map_of_many)
+        for other in wanted.results[1:] if many else ():
+            wanted.remove_result(other)
         threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",

@@ -22,7 +22,7 @@ from safetensors.torch import save as format_safetensors
 from torch import Tensor
 
 from medfusion import places
-from medfusion.backend import Backend
+from medfusion.backend import FUSED, Backend
 from medfusion.errors import ModelDamaged, ModelNotFound
 from medfusion.network import SIZES, STRIDE, Features, MedFusionNet, build
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
@@ -59,6 +59,14 @@ class Model:
             return compiled(batch)
         with torch.autocast(self.device.type, torch.float16, enabled=many and self.device.type == "cuda"):
             return self.network(batch.contiguous(memory_format=torch.channels_last)).float()
+
+    @torch.inference_mode()
+    def fused(self, batch: Tensor) -> Tensor:
+        """What the head decides by, (B, D + 192) float32, of the same batches as `logits`."""
+        compiled = self.backend.get()
+        if compiled:
+            return compiled(batch, FUSED)
+        return self.network.fused(self.network.maps(self.network.extract(batch))).float()
 
     @torch.no_grad()
     def features(self, picture: Tensor) -> Features:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as format_safetensors
 
@@ -116,9 +115,7 @@ def load() -> Router | None:
     return Router(foundation, known) if known else None
 
 
-@torch.inference_mode()
 def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
     """(n, D) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
     batch = to_batch(pictures, foundation.card.input).to(foundation.device)
-    network = foundation.network
-    return network.fused(network.maps(network.extract(batch))).float().cpu().numpy()
+    return foundation.fused(batch).cpu().numpy()

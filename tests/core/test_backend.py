@@ -48,6 +48,17 @@ def test_the_compiled_network_agrees_with_pytorch(count):
     assert answers.softmax(1).numpy() == pytest.approx(expected.softmax(1).numpy(), abs=PARITY)
 
 
+def test_what_the_head_decides_by_comes_from_the_compiled_network_too():
+    model = lively()
+    batch = torch.rand(5, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = model.network.fused(model.network.maps(model.network.extract(batch)))
+    found = model.fused(batch)
+    assert not torch.equal(found, expected)  # another engine did answer
+    assert found.numpy() == pytest.approx(expected.numpy(), abs=1e-3)
+    assert torch.equal(model.fused(batch[3:4])[0], found[3])  # a route does not depend on its neighbours
+
+
 def test_an_answer_does_not_depend_on_its_neighbours():
     model = lively()
     batch = torch.rand(9, 3, 64, 96, generator=torch.Generator().manual_seed(0))
