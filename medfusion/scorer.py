@@ -23,7 +23,7 @@ from medfusion import places, worklist
 from medfusion.errors import MedFusionError
 from medfusion.triage import BATCH, risk_of, uncertainty_of
 from medfusion.types import ModelCard, Route, Scan
-from medfusion.worklist import ANSWERED, REFUSED, UNREADABLE, Entry
+from medfusion.worklist import ANSWERED, REFUSED, UNREADABLE, Entry, Outcome
 
 if TYPE_CHECKING:
     from medfusion.library import Model
@@ -185,11 +185,13 @@ class Scorer:
         model = self.models[model_id]
         pictures = np.concatenate([case.pictures for case in group])
         parts = [inference.score(model, pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
-        probabilities, first = np.concatenate(parts), 0
-        for case in group:
-            rows = probabilities[first : first + len(case.pictures)]
-            first += len(case.pictures)
-            worklist.keep_outcome(case.entry.id, ANSWERED, answer=judged(model.card, rows, case.warnings), **case.seen)
+        ends = np.cumsum([len(case.pictures) for case in group])
+        worklist.keep_outcomes(
+            [
+                Outcome(case.entry.id, ANSWERED, answer=judged(model.card, rows, case.warnings), seen=case.seen)
+                for case, rows in zip(group, np.split(np.concatenate(parts), ends[:-1]), strict=True)
+            ]
+        )
 
 
 def judged(card: ModelCard, rows: np.ndarray, warnings: list[str]) -> dict[str, Any]:

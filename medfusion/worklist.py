@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -351,23 +351,40 @@ def find(case_id: int) -> Entry:
     return found[0]
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a waiting case: an answer, or why there is none."""
+
+    case_id: int
+    status: str
+    reason: str = ""
+    answer: dict[str, Any] | None = None
+    seen: Mapping[str, Any] = field(default_factory=dict)  # columns of the case that decoding told
+
+
 def keep_outcome(
     case_id: int, status: str, reason: str = "", answer: dict[str, Any] | None = None, **seen: Any
 ) -> None:
-    """What became of a waiting case: an answer, or why there is none. seen: columns of the case that decoding told."""
+    keep_outcomes([Outcome(case_id, status, reason, answer, seen)])
+
+
+def keep_outcomes(outcomes: Iterable[Outcome]) -> None:
+    """All of them in one transaction, for each waits for the disk."""
     with session(writes=True) as opened:
-        row = opened.get(CaseRow, case_id)
-        if row is None or row.status != WAITING:  # removed meanwhile, or answered by another process
-            return
-        row.status, row.reason = status, reason
-        for name, value in seen.items():
-            setattr(row, name, value)
-        if answer:
-            opened.add(AnswerRow(case_id=case_id, made=datetime.now(UTC), **answer))
-            told = {name: answer[name] for name in ("model_id", "model_version", "answers")}
-            audit.add(opened, "scorer", "case answered", f"case {case_id}", **told)
-        else:
-            audit.add(opened, "scorer", f"case {status}", f"case {case_id}")
+        for one in outcomes:
+            row = opened.get(CaseRow, one.case_id)
+            if row is None or row.status != WAITING:  # removed meanwhile, or answered by another process
+                continue
+            row.status, row.reason = one.status, one.reason
+            for name, value in one.seen.items():
+                setattr(row, name, value)
+            about = f"case {one.case_id}"
+            if one.answer:
+                opened.add(AnswerRow(case_id=one.case_id, made=datetime.now(UTC), **one.answer))
+                told = {name: one.answer[name] for name in ("model_id", "model_version", "answers")}
+                audit.add(opened, "scorer", "case answered", about, **told)
+            else:
+                audit.add(opened, "scorer", f"case {one.status}", about)
 
 
 def suspect_path() -> Path:
