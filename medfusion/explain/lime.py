@@ -36,12 +36,16 @@ USUAL = range(8, 81)  # superpixels: quickshift finds next to none on flat pictu
 EVEN = 32  # superpixels of such pictures, by SLIC
 COMPACTNESS = 30.0  # of SLIC: at the usual 10 its superpixels fray on textures and cut across what matters
 FEWEST = 256  # samples before the first chance to stop
+PACKAGED = 1000  # samples of the package by default, for which its ridge is meant
+IMAGINED = 2048  # draws at which the Gaussian process answers
+FLOOR = 0.3  # of the mean weight: what the least of superpixels does to its neighbours
+UNTOLD = 0.1  # of the variance that the surrogate leaves: what no covariance explains, such as rounding
 BATCH_SIZES = {"cpu": 32}  # other devices: 128
 
 
 @dataclass(frozen=True)
 class LimeSettings:
-    samples: int = 512  # at most
+    samples: int = 352  # at most; ranks places as surely as the package's 1000, see tests/bench/ranking.py
     balanced: bool = True  # see TensorLime; False: the package's own draws of the same seed
     settle: float = 0.995  # stop when the weights should correlate so well with those of endless samples; 1: never
     superpixels: int | None = None  # about so many, by SLIC; None: the package's quickshift, which makes 20 to 40
@@ -65,7 +69,7 @@ class TensorLime(LimeImageExplainer):
     """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
 
     It stops when more samples would hardly change the weights. Each draw is as likely as with the package; balanced
-    ones rank places as surely with half as many, see `balanced_draws`.
+    ones rank places as surely with far fewer, see `balanced_draws` and `steadied`.
     """
 
     def __init__(self, model: Model, target_index: int, seed: int, settings: LimeSettings, progress: Progress) -> None:
@@ -83,7 +87,7 @@ class TensorLime(LimeImageExplainer):
         else:
             data = self.random_state.randint(0, 2, num_samples * count).reshape((num_samples, count))  # its own line
         data[0, :] = 1
-        places = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device)
+        places, near = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device), touching(segments)
         pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
         shown, hidden = pair.contiguous()
         batch = shown.expand(min(batch_size, CHECK_EVERY), *shown.shape).clone()  # fresh memory for each costs as much
@@ -97,11 +101,16 @@ class TensorLime(LimeImageExplainer):
                 answers.append(finite(classifier_fn(mixed)))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             told = np.concatenate(answers)
-            weights, fit, error = self.fitted(data[:last], told, last / num_samples / (1 + self.settings.balanced))
+            weights, fit, error = self.fitted(
+                data[:last], told, last / (PACKAGED if self.settings.balanced else num_samples)
+            )
+            settled = last >= FEWEST and expected_correlation(weights, error) >= self.settings.settle < 1
+            if self.settings.balanced and (settled or last == num_samples):
+                weights, fit, error = self.steadied(data[:last], told, near)
             sure = evidence(weights, error)[segments]
             self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
-            if last >= FEWEST and expected_correlation(weights, error) >= self.settings.settle < 1:
+            if settled:
                 break
         self.progress(1.0)
         return data[:last], told
@@ -109,16 +118,36 @@ class TensorLime(LimeImageExplainer):
     def fitted(self, data: np.ndarray, answers: np.ndarray, part: float = 1.0) -> tuple[np.ndarray, float, float]:
         """The package's kernel and ridge: a weight for each superpixel, (superpixels,), R², 0..1, and standard error.
 
-        part: of all samples that were meant; fewer are shrunk as much as all would be, balanced ones as twice as many.
+        part: of all samples that were meant; fewer are shrunk as much as all would be.
         """
-        distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
+        weights, fit, left, kernel = self.regressed(data, answers[:, self.target_index], part)
+        return weights, fit, standard_error(data, left, kernel, 1 + self.settings.balanced)
+
+    def steadied(self, data: np.ndarray, answers: np.ndarray, near: np.ndarray) -> tuple[np.ndarray, float, float]:
+        """As fitted, with a control variate (Owen 2013, Monte Carlo theory, chapter 8.9) that costs no answer.
+
+        A Gaussian process learns what the surrogate leaves; the error that these draws make of it is known from many
+        more, so it is taken away. What the process gets wrong, the answers correct: the weights tend to the package's.
+        near: (superpixels, superpixels) bool, which touch.
+        """
+        part = len(data) / PACKAGED
+        weights, fit, left, kernel = self.regressed(data, answers[:, self.target_index], part)
+        many = balanced_draws(IMAGINED, data.shape[1], np.random.RandomState(0))
+        here, there, missed = imagined(data, left, many, weights, near)
+        exact = self.regressed(many, there, len(many) / PACKAGED)[0]
+        weights = weights + exact - self.regressed(data, here, part)[0]
+        return weights, fit, standard_error(data, missed, kernel, 2, fitted=False)
+
+    def regressed(
+        self, data: np.ndarray, answers: np.ndarray, part: float
+    ) -> tuple[np.ndarray, float, np.ndarray, np.ndarray]:
+        """Weights of answers (samples,), R², what they leave unexplained (samples,), and the kernel (samples,)."""
+        distances = pairwise_distances(data, np.ones((1, data.shape[1])), metric="cosine").ravel()
         constant, ranked, fit, _ = self.base.explain_instance_with_data(
-            data, answers, distances, self.target_index, data.shape[1], "none", Ridge(alpha=part)
+            data, answers[:, None], distances, 0, data.shape[1], "none", Ridge(alpha=part)
         )
         weights = np.array([weight for _, weight in sorted(ranked)], np.float32)
-        left = answers[:, self.target_index] - constant - data @ weights
-        error = standard_error(data, left, self.base.kernel_fn(distances), 1 + self.settings.balanced)
-        return weights, float(np.clip(fit, 0, 1)), error
+        return weights, float(np.clip(fit, 0, 1)), answers - constant - data @ weights, self.base.kernel_fn(distances)
 
     def answer(self, batch: Tensor) -> np.ndarray:
         """(B, 3, h, w), zero-centred, to the log-odds (B, K) of the calibrated probabilities."""
@@ -161,22 +190,57 @@ def balanced_draws(samples: int, superpixels: int, chance: np.random.RandomState
     return np.concatenate(blocks)[:samples].astype(int)
 
 
+def touching(segments: np.ndarray) -> np.ndarray:
+    """(superpixels, superpixels) bool: which have pixels side by side. Each touches itself."""
+    near = np.eye(int(segments.max()) + 1, dtype=bool)
+    for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
+        near[one, other] = near[other, one] = True
+    return near
+
+
+def imagined(
+    data: np.ndarray, left: np.ndarray, many: np.ndarray, weights: np.ndarray, near: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a Gaussian process (Rasmussen 2006, eq. 2.25 and 5.12) makes of left, (samples,), known at data: its answers
+    there and at many other draws, and by how much it misses each of left when it learns from the others.
+
+    Superpixels act on each other where they touch, at the rims of what is hidden, the strong ones most. So two draws
+    are alike as far as they agree on superpixels and their neighbours, which explains half of what is left.
+    """
+    force = np.abs(weights) + FLOOR * np.abs(weights).mean() + 1e-9
+    rows, count = np.concatenate([data, many]), len(data)
+    covariance = np.zeros((len(rows), count), np.float32)
+    for touched, part in zip(near, force / force.sum(), strict=True):
+        seen, shares = rows[:, touched], np.sqrt(force[touched])
+        _, first, way = np.unique(seen @ (1 << np.arange(len(shares))), return_index=True, return_inverse=True)
+        signs = 2 * seen[first] - 1  # of a few superpixels there are few ways
+        alike = part * np.exp(2 * (signs * shares / shares.sum()) @ signs.T - 2)
+        covariance += alike.astype(np.float32)[:, way[:count]][way]
+    precision = np.linalg.inv(covariance[:count] + UNTOLD * np.eye(count))
+    learned = precision @ left
+    answers = covariance @ learned
+    return answers[:count], answers[count:], learned / precision.diagonal()
+
+
 def evidence(weights: np.ndarray, error: float) -> np.ndarray:
     """Weights without those that move nothing, and without positive ones where chance explains the largest."""
     kept = np.where(np.abs(weights) < NEGLIGIBLE, 0, weights)
     return np.minimum(kept, 0) if kept.max() < NOISE * error else kept
 
 
-def standard_error(data: np.ndarray, left: np.ndarray, kernel: np.ndarray, together: int) -> float:
+def standard_error(data: np.ndarray, left: np.ndarray, kernel: np.ndarray, together: int, fitted: bool = True) -> float:
     """Of the weights, on average, where so many draws belong together (Liang and Zeger 1986, the sandwich estimate).
 
     data: (samples, superpixels); left: (samples,) what the surrogate leaves unexplained; kernel: (samples,) weights.
+    fitted: to these very draws, so that it leaves less of them than of others.
     """
     rows = np.column_stack([np.ones(len(data)), data])
     weighted = rows * kernel[:, None]
     bread = np.linalg.inv(weighted.T @ rows + 1e-6 * np.eye(rows.shape[1]))
     groups = np.add.reduceat(weighted * left[:, None], np.arange(0, len(data), together))
-    spread = bread @ groups.T @ groups @ bread * len(groups) / max(len(groups) - rows.shape[1], 1)
+    spread = bread @ groups.T @ groups @ bread
+    if fitted:
+        spread *= len(groups) / max(len(groups) - rows.shape[1], 1)
     return float(np.sqrt(np.diag(spread)[1:].mean()))
 
 

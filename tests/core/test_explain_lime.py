@@ -206,6 +206,37 @@ def test_balanced_draws_are_surer_than_as_many_of_the_package():
     assert balanced < 0.8 * package
 
 
+def test_what_touching_superpixels_do_together_blurs_no_weights():
+    """Twenty in four rows; each is stronger where its neighbours are shown as it is, in threes and twos."""
+    segments = np.arange(20).reshape(4, 5)
+    near = subject.touching(segments)
+    own = np.random.default_rng(0).normal(size=20)
+    explainer = subject.TensorLime(linear_model(), 0, 0, LimeSettings(), lambda *_: None)
+
+    def odds(data: np.ndarray) -> np.ndarray:
+        grid = (2 * data - 1).reshape(-1, 4, 5)
+        threes = grid[:, :, :-2] * grid[:, :, 1:-1] * grid[:, :, 2:]
+        twos = grid[:, 1:] * grid[:, :-1]
+        return (data @ own + threes.sum((1, 2)) / 10 + twos.sum((1, 2)) / 10)[:, None]
+
+    def weights(seed: int) -> tuple[np.ndarray, np.ndarray]:
+        data = subject.balanced_draws(320, 20, np.random.RandomState(seed))
+        data[0] = 1
+        return explainer.fitted(data, odds(data), 0.32)[0], explainer.steadied(data, odds(data), near)[0]
+
+    plain, steadied = np.swapaxes([weights(seed) for seed in range(8)], 0, 1)
+    package = np.random.RandomState(0).randint(0, 2, (20_000, 20))
+    package[0] = 1
+    expected = explainer.fitted(package, odds(package), 20.0)[0]
+    assert steadied.std(0).mean() < 0.6 * plain.std(0).mean()
+    assert steadied.mean(0) == pytest.approx(expected, abs=0.05)
+
+
+def test_superpixels_touch_where_pixels_lie_side_by_side():
+    near = subject.touching(np.array([[0, 0, 1], [2, 2, 1], [2, 2, 3]]))
+    assert near.astype(int).tolist() == [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 1], [0, 1, 1, 1]]
+
+
 def test_expected_correlation_by_hand():
     weights = np.array([-0.5, 0.5, -0.5, 0.5])  # variance 0.25
     assert expected_correlation(weights, error=0.0) == 1
