@@ -11,9 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from filelock import Timeout
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from medfusion.library import Model
 
 TAKEN = 64  # cases looked up at once
-HELD_BYTES = 2**28  # of decoded pictures that wait for their model
+HELD_BYTES = 2**27  # of decoded pictures that wait for their model, and as many while they are read
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5
 LONGEST_S = 120.0  # for decoding one file
@@ -58,8 +59,13 @@ def main(idle_s: float = IDLE_S) -> int:
     with suppress(Timeout), places.lock(LOCK).acquire(timeout=0):
         if days := worklist.kept_days():
             worklist.expire(days)
-        worklist.blame(BLAMED)
-        scorer, ended = Scorer(), time.monotonic() + idle_s
+        threading.Thread(target=watch, daemon=True).start()
+        suspects, scorer = worklist.suspects(), Scorer()
+        if len(suspects) == 1:
+            worklist.keep_outcome(suspects[0].id, UNREADABLE, BLAMED)
+        for one in suspects[1:] and suspects:
+            scorer.score([one])  # by itself: if this process dies, too, the next one knows of which
+        ended = time.monotonic() + idle_s
         while time.monotonic() < ended:
             if taken := worklist.waiting(TAKEN):
                 scorer.score(taken)
@@ -69,16 +75,37 @@ def main(idle_s: float = IDLE_S) -> int:
     return 0
 
 
+DUE: dict[int, float] = {}  # until when a case may be read, by its number
+
+
 @contextmanager
-def limited() -> Iterator[None]:
-    """End this process when decoding takes too long: the next one blames the file and goes on."""
-    timer = threading.Timer(LONGEST_S, os._exit, (3,))
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+def limited(case_id: int) -> Iterator[None]:
+    """For what may end this process, or take too long: the next one blames the file and goes on."""
+    with worklist.suspected(case_id):
+        DUE[case_id] = time.monotonic() + LONGEST_S
+        try:
+            yield
+        finally:
+            del DUE[case_id]
+
+
+def watch() -> None:
+    """End this process when a case takes too long."""
+    while all(time.monotonic() < until for until in tuple(DUE.values())):
+        time.sleep(POLL_S)
+    os._exit(3)
+
+
+T = TypeVar("T")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items; while one is used, the next is made in a thread."""
+    with ThreadPoolExecutor(1) as maker:
+        coming: Future[T | None] = maker.submit(next, items, None)
+        while (found := coming.result()) is not None:
+            coming = maker.submit(next, items, None)
+            yield found
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,20 +140,25 @@ class Scorer:
     def score(self, taken: list[Entry]) -> None:
         """Decode, find the model, and answer: small cases together, each large one by itself."""
         groups: dict[str, list[Looked]] = {}
-        decoded: list[Decoded] = []
+        for decoded in ahead(self.decoded(taken)):
+            self.send(decoded, groups)
+        for model_id, group in groups.items():
+            self.answer(model_id, group)
+
+    def decoded(self, taken: list[Entry]) -> Iterator[list[Decoded]]:
+        """In batches; of what cannot be read it is kept why."""
+        batch: list[Decoded] = []
         for one in taken:
             try:
-                with worklist.suspected(one.id), limited():
-                    decoded.append(self.decode(one))
+                with limited(one.id):
+                    batch.append(self.decode(one))
             except (MedFusionError, OSError) as error:
                 reason = str(error) if isinstance(error, MedFusionError) else "The file of this case is gone."
                 worklist.keep_outcome(one.id, UNREADABLE, reason)
-            if len(decoded) >= BATCH or sum(case.scan.frames.nbytes for case in decoded) > HELD_BYTES:
-                self.send(decoded, groups)
-                decoded = []
-        self.send(decoded, groups)
-        for model_id, group in groups.items():
-            self.answer(model_id, group)
+            if len(batch) >= BATCH or sum(case.scan.frames.nbytes for case in batch) > HELD_BYTES:
+                yield batch
+                batch = []
+        yield batch
 
     def decode(self, one: Entry) -> Decoded:
         """Read a file, and keep a small picture of it. Raises ScanError."""
@@ -138,7 +170,7 @@ class Scorer:
         middle = display(scan, scan.frame_count // 2)
         small = Image.fromarray(middle)
         small.thumbnail((THUMB_PX, THUMB_PX))
-        small.save(one.thumbnail, "WEBP", quality=80)
+        small.save(one.thumbnail, "WEBP", quality=80, method=0)
         return Decoded(one, scan, middle, seen)
 
     def send(self, decoded: list[Decoded], groups: dict[str, list[Looked]]) -> None:
@@ -148,7 +180,7 @@ class Scorer:
                 worklist.keep_outcome(case.entry.id, REFUSED, route.reason, **case.seen)
                 continue
             try:
-                with worklist.suspected(case.entry.id), limited():
+                with limited(case.entry.id):
                     looked = self.prepare(case, route)
             except MedFusionError as error:
                 worklist.keep_outcome(case.entry.id, UNREADABLE, str(error), **case.seen)

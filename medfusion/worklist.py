@@ -387,28 +387,30 @@ def keep_outcomes(outcomes: Iterable[Outcome]) -> None:
                 audit.add(opened, "scorer", f"case {one.status}", about)
 
 
-def suspect_path() -> Path:
-    return places.home() / "scorer.case"
+def suspects_folder() -> Path:
+    return places.home() / "suspects"
 
 
 @contextmanager
 def suspected(case_id: int) -> Iterator[None]:
-    """While a case is decoded its number lies on disk: if the process dies of it, the next one knows which it was."""
-    suspect_path().write_text(str(case_id), encoding="utf-8")
+    """While a case is read its number lies on disk: if the process dies of it, the next one knows which it was."""
+    mark = suspects_folder() / str(case_id)
+    suspects_folder().mkdir(parents=True, exist_ok=True)
+    mark.touch()
     try:
         yield
     finally:
-        suspect_path().unlink(missing_ok=True)
+        mark.unlink(missing_ok=True)
 
 
-def blame(reason: str) -> None:
-    """Give up on the case that the last process died of, if it did."""
-    try:
-        case_id = int(suspect_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return
-    keep_outcome(case_id, UNREADABLE, reason)
-    suspect_path().unlink(missing_ok=True)
+def suspects() -> list[Entry]:
+    """The waiting cases that the last process was reading when it died. They are no suspects any more."""
+    folder = suspects_folder()
+    marks = [mark for mark in folder.iterdir() if mark.name.isdecimal()] if folder.is_dir() else []
+    found = listed(CaseRow.id.in_([int(mark.name) for mark in marks]), CaseRow.status == WAITING) if marks else []
+    for mark in marks:
+        mark.unlink(missing_ok=True)
+    return found
 
 
 @needs(READER)

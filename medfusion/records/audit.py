@@ -37,19 +37,24 @@ class Entry:
 
 def add(opened: Session, actor: str, action: str, subject: str, **details: object) -> None:
     """Append an entry within the transaction of what it tells of: both are kept, or neither."""
-    hold(opened)
-    last = opened.scalars(select(AuditRow).order_by(AuditRow.number.desc()).limit(1)).first()
+    number, chain = opened.info.get("audit-end") or end_of(opened)
     row = AuditRow(
-        number=(last.number if last else 0) + 1, at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        number=number + 1, at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         actor=actor, action=action, subject=subject, details=json.dumps(details, ensure_ascii=False, sort_keys=True),
     )  # fmt: skip
-    row.chain = chained(last.chain if last else FIRST, row)
+    row.chain = chained(chain, row)
     opened.add(row)
     opened.flush()
-    end = (row.number, row.chain)
     if "audit-end" not in opened.info:
         event.listen(opened, "after_commit", note_end, once=True)
-    opened.info["audit-end"] = end
+    opened.info["audit-end"] = (row.number, row.chain)
+
+
+def end_of(opened: Session) -> tuple[int, str]:
+    """The last entry's number and chain, which hold until the end of this transaction."""
+    hold(opened)
+    last = opened.scalars(select(AuditRow).order_by(AuditRow.number.desc()).limit(1)).first()
+    return (last.number, last.chain) if last else (0, FIRST)
 
 
 def hold(opened: Session) -> None:
