@@ -217,11 +217,11 @@ def tell(seen: Seen) -> Seen:
     return seen
 
 
-async def batch(page: Page, count: int) -> None:
+async def batch(page: Page, count: int, folder: Path) -> None:
     """Many files at once, looked at, and cleared again."""
-    files = [
-        {"name": f"batch-{number}.png", "mimeType": "image/png", "buffer": scan(number, 500)} for number in range(count)
-    ]
+    files = [folder / f"batch-{number}.png" for number in range(count)]
+    for number, file in enumerate(files):
+        file.write_bytes(scan(number, 500))
     await page.locator("input[type=file]").first.set_input_files(files)
     await page.get_by_text(f"Cases ({count})").wait_for()
     await page.get_by_text("Answer at the operating point").wait_for()
@@ -298,7 +298,7 @@ async def measure(options: argparse.Namespace, home: Path) -> int:
             begun, server.peak_mib = after, 0.0
             last: list[str] = []
             page = await open_page(browser, server.url, last)
-            await batch(page, options.batch)
+            await batch(page, options.batch, home)
             batch_peak = server.peak_mib
             cleared = server.settled_mib(options.settle_s)
             await browser.close()
