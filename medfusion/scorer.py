@@ -29,7 +29,7 @@ from medfusion.worklist import ANSWERED, REFUSED, UNREADABLE, Entry, Outcome
 if TYPE_CHECKING:
     from medfusion.library import Model
 
-TAKEN = 64  # cases looked up at once
+TAKEN = 256  # cases looked up at once
 HELD_BYTES = 2**27  # of decoded pictures that wait for their model, and as many while they are read
 IDLE_S = 20.0  # how long to wait for more before ending: loading a model takes seconds
 POLL_S = 0.5

@@ -46,7 +46,7 @@ def pictures_of(folder: Path | None) -> list[bytes]:
 
 def measure(files: list[bytes]) -> int:
     from medfusion import worklist
-    from medfusion.scorer import Scorer
+    from medfusion.scorer import TAKEN, Scorer
 
     began = time.perf_counter()
     scorer = Scorer()
@@ -56,7 +56,7 @@ def measure(files: list[bytes]) -> int:
     for content in files:
         worklist.add(content)
     added = time.perf_counter()
-    while waiting := worklist.waiting(64):
+    while waiting := worklist.waiting(TAKEN):
         scorer.score(waiting)
     answered = time.perf_counter()
     counts = worklist.counts()
