@@ -63,7 +63,7 @@ class Model:
     @torch.inference_mode()
     def fused(self, batch: Tensor) -> Tensor:
         """What the head decides by, (B, D + 192) float32, of the same batches as `logits`."""
-        compiled = self.backend.get()
+        compiled = self.backend.get() if len(batch) > 1 else None  # one picture is not worth a second of compiling
         if compiled:
             return compiled(batch, FUSED)
         return self.network.fused(self.network.maps(self.network.extract(batch))).float()
