@@ -30,7 +30,7 @@ GUIDE_PX = 1200  # wide, in the guide
 
 @dataclass(frozen=True)
 class FewSamples(LimeSettings):
-    samples: int = 16  # seconds instead of a minute on a busy machine
+    samples: int = 6  # seconds instead of a minute on a busy machine
     superpixels: int = 12
 
 
