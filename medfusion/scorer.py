@@ -63,8 +63,9 @@ def main(idle_s: float = IDLE_S) -> int:
         suspects, scorer = worklist.suspects(), Scorer()
         if len(suspects) == 1:
             worklist.keep_outcome(suspects[0].id, UNREADABLE, BLAMED)
-        for one in suspects[1:] and suspects:
-            scorer.score([one])  # by itself: if this process dies, too, the next one knows of which
+        else:
+            for one in suspects:
+                scorer.score([one])  # by itself: if this process dies, too, the next one knows of which
         ended = time.monotonic() + idle_s
         while time.monotonic() < ended:
             if taken := worklist.waiting(TAKEN):
@@ -175,20 +176,23 @@ class Scorer:
 
     def send(self, decoded: list[Decoded], groups: dict[str, list[Looked]]) -> None:
         """To the group of its model; a full group is answered. The router looks at all of them in one pass."""
+        unanswered: list[Outcome] = []
         for case, route in zip(decoded, self.routes([case.middle for case in decoded]), strict=True):
             if route.model_id is None:
-                worklist.keep_outcome(case.entry.id, REFUSED, route.reason, **case.seen)
+                unanswered.append(Outcome(case.entry.id, REFUSED, route.reason, seen=case.seen))
                 continue
             try:
                 with limited(case.entry.id):
                     looked = self.prepare(case, route)
             except MedFusionError as error:
-                worklist.keep_outcome(case.entry.id, UNREADABLE, str(error), **case.seen)
+                unanswered.append(Outcome(case.entry.id, UNREADABLE, str(error), seen=case.seen))
                 continue
             group = groups.setdefault(route.model_id, [])
             group.append(looked)
             if sum(len(held.pictures) for held in group) >= BATCH:
                 self.answer(route.model_id, groups.pop(route.model_id))
+        if unanswered:
+            worklist.keep_outcomes(unanswered)
 
     def routes(self, pictures: list[np.ndarray]) -> list[Route]:
         """The model that each display picture is for."""

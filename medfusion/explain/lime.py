@@ -33,7 +33,7 @@ NOISE = 3.0  # nor is a map whose largest weight stays within so many standard e
 CHECK_EVERY = 128  # samples between two looks at how sure the weights are
 QUICKSHIFT = {"kernel_size": 4, "max_dist": 200, "ratio": 0.2}  # lime_image.py, explain_instance
 USUAL = range(8, 81)  # superpixels: quickshift finds next to none on flat pictures and hundreds in noise
-EVEN = 32  # superpixels of such pictures, by SLIC
+EVEN = 32  # superpixels by SLIC, and those of pictures where quickshift fails
 COMPACTNESS = 30.0  # of SLIC: at the usual 10 its superpixels fray on textures and cut across what matters
 FEWEST = 256  # samples before the first chance to stop
 PACKAGED = 1000  # samples of the package by default, for which its ridge is meant
@@ -45,10 +45,10 @@ BATCH_SIZES = {"cpu": 32}  # other devices: 128
 
 @dataclass(frozen=True)
 class LimeSettings:
-    samples: int = 352  # at most; ranks places as surely as the package's 1000, see tests/bench/ranking.py
+    samples: int = 352  # at most; how surely they rank places: tests/bench/ranking.py
     balanced: bool = True  # see TensorLime; False: the package's own draws of the same seed
     settle: float = 0.995  # stop when the weights should correlate so well with those of endless samples; 1: never
-    superpixels: int | None = 32  # about so many, by SLIC; None: the package's quickshift, which frays
+    superpixels: int | None = EVEN  # about so many, by SLIC; None: the package's quickshift, which frays
     batch_size: int | None = None  # by the device, see BATCH_SIZES
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class TensorLime(LimeImageExplainer):
         else:
             data = self.random_state.randint(0, 2, num_samples * count).reshape((num_samples, count))  # its own line
         data[0, :] = 1
-        places, near = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device), touching(segments)
+        places = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device)
         pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
         shown, hidden = pair.contiguous()
         batch = shown.expand(min(batch_size, CHECK_EVERY), *shown.shape).clone()  # fresh memory for each costs as much
@@ -106,7 +106,7 @@ class TensorLime(LimeImageExplainer):
             )
             settled = last >= FEWEST and expected_correlation(weights, error) >= self.settings.settle < 1
             if self.settings.balanced and (settled or last == num_samples):
-                weights, fit, error = self.steadied(data[:last], told, near)
+                weights, fit, error = self.steadied(data[:last], told, touching(segments))
             sure = evidence(weights, error)[segments]
             self.found = Attribution(weights[segments], "nearest-exact", fit, last, evidence=sure)
             self.progress(min(last / num_samples, 0.99), self.found)
