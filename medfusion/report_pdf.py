@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,7 @@ def as_pdf(report: Report) -> bytes:
         facts(report),
         Spacer(1, GAP),
         KeepTogether(
-            [text("Limits of this model", "head"), *(text(f"• {escape(one)}", "soft") for one in card.limits)]
+            [text("Limits of this model", "head"), *(text(f"• {coded(escape(one))}", "soft") for one in card.limits)]
         ),
     ]
     document = SimpleDocTemplate(
@@ -59,6 +60,12 @@ def as_pdf(report: Report) -> bytes:
     )  # fmt: skip
     document.build(story, onFirstPage=foot, onLaterPages=foot)
     return out.getvalue()
+
+
+def coded(words: str) -> str:
+    """Markup of words in which `code` stands between backticks, as in a card's README."""
+    fonts()
+    return re.sub("`([^`]+)`", r'<font name="DejaVuSansMono">\1</font>', words)
 
 
 def legend(report: Report) -> str:
@@ -78,7 +85,7 @@ def fonts() -> tuple[str, str]:
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    for name in ("DejaVuSans", "DejaVuSans-Bold"):
+    for name in ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSansMono"):
         pdfmetrics.registerFont(TTFont(name, folder / f"{name}.ttf"))
     pdfmetrics.registerFontFamily("DejaVuSans", normal="DejaVuSans", bold="DejaVuSans-Bold")
     return "DejaVuSans", "DejaVuSans-Bold"

@@ -121,6 +121,14 @@ def test_the_pdf_says_what_was_answered_by_whom_and_how_sure(files, in_print):
     assert told.count("Research use only") >= 2  # above and in the foot
 
 
+def test_the_pdf_shows_code_as_code(model, in_print):
+    scan = read_scan(dicom())
+    card = replace(model.card, limits=("Measure it on your own pictures (`evaluate --model <id>`).",))
+    report = Report(dicom(), scan, replace(model, card=card), inference.predict(model, scan), [], record.Tests())
+    told = in_print(as_pdf(report))
+    assert "(evaluate --model <id>)." in told and "`" not in told
+
+
 def test_the_pdf_of_an_open_answer_says_that_the_model_abstains(model, in_print):
     scan = read_scan(dicom())
     sure = inference.predict(model, scan)

@@ -28,7 +28,8 @@ from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.memory import keep_memory
 
-ROUNDS = 10  # validations in a trial
+ROUNDS = 5  # validations in a trial
+BATCH = 16
 SETS = ("chest_xray", "brain_mri", "breast_ultrasound", "retina", "chest_ct", "lung_histology")
 
 
@@ -38,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="default: all")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--drawn", type=int, default=6400, help="training pictures drawn in a trial (default: 6400)")
-    parser.add_argument("--side-px", type=int, default=128, help="side of the input (default: 128)")
+    parser.add_argument("--drawn", type=int, default=3200, help="training pictures drawn in a trial (default: 3200)")
+    parser.add_argument("--side-px", type=int, default=96, help="side of the input (default: 96)")
     parser.add_argument("--workers", type=int, default=1, help="processes that augment (default: 1)")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the tables and plots")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"), help="folder of pictures and checkpoints")
@@ -80,8 +81,8 @@ def run(trial: Trial, options: argparse.Namespace) -> dict[str, object]:
     task: Task = "binary" if len(data.classes) == 2 else "multiclass"
     config = TrainConfig(
         start="scratch", epochs=ROUNDS, patience=ROUNDS, frozen_stages=0, train_px=options.side_px,
-        side_px=options.side_px, balance=trial.balance, average_decay=0.98, augmentation=about.augmentation,
-        seed=trial.seed, workers=options.workers,
+        side_px=options.side_px, batch_size=BATCH, balance=trial.balance, average_decay=0.98,
+        augmentation=about.augmentation, seed=trial.seed, workers=options.workers,
     )  # fmt: skip
     start = str(without(trial.data, options)) if trial.start == "foundation" else trial.start
     outputs = 1 if task == "binary" else len(data.classes)
