@@ -9,6 +9,9 @@ os.environ.pop("MEDFUSION_MODELS", None)
 made = tempfile.TemporaryDirectory(prefix="medfusion-tests-")  # gone with this process
 os.environ["MEDFUSION_HOME"] = made.name
 os.environ["MPLBACKEND"] = "Agg"
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # else the threads of all processes would wait for each other's
+    share = (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
 
 def pytest_addoption(parser):
