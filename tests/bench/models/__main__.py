@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--drawn", type=int, default=3200, help="training pictures drawn in a trial (default: 3200)")
     parser.add_argument("--side-px", type=int, default=96, help="side of the input (default: 96)")
-    parser.add_argument("--workers", type=int, default=1, help="processes that augment (default: 1)")
+    parser.add_argument(
+        "--workers", type=int, default=0, help="processes that augment, whose seconds do not count (default: 0)"
+    )
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the tables and plots")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"), help="folder of pictures and checkpoints")
     options = parser.parse_args(arguments)
@@ -87,7 +89,7 @@ def run(trial: Trial, options: argparse.Namespace) -> dict[str, object]:
     start = str(without(trial.data, options)) if trial.start == "foundation" else trial.start
     outputs = 1 if task == "binary" else len(data.classes)
     network = networks.make(trial.network, outputs, options.side_px, start, trial.seed)
-    started = time.perf_counter()
+    started = time.process_time()  # other work may share the processor
     network = loop.fit(
         network, train, val, task, config, options.runs / "trial",
         draws=balance.draws(
@@ -95,7 +97,7 @@ def run(trial: Trial, options: argparse.Namespace) -> dict[str, object]:
         ),
         trained=networks.trained_parts(trial.network, network, trial.start),
     )  # fmt: skip
-    found: dict[str, object] = {"cases": len(train), "seconds": round(time.perf_counter() - started)}
+    found: dict[str, object] = {"cases": len(train), "processor_s": round(time.process_time() - started)}
     for name, part in (("val", val), ("test", test)):
         probabilities = to_probabilities(loop.scores(network, part, task), task).numpy()
         answers = probabilities.argmax(1)

@@ -86,11 +86,11 @@ def rivals_table(rows: list[Row], found: Mapping[str, list[Row]]) -> str:
             [f"{network}, {start}"]
             + [said(group, figure) for figure in ("test_accuracy", "test_balanced_accuracy", "test_auroc")]
             + [f"{float(cost[network][name]):.3g}" if network in cost else "" for name in COSTS]
-            + [f"{mean(group, 'seconds'):.0f}"]
+            + [f"{mean(group, 'processor_s'):.0f}"]
             for (network, start), group in grouped(members, "network", "start")
         ]
         head = ["network, start", "accuracy", "balanced accuracy", "AUROC", "parameters (M)", "GMACs"]
-        head += ["latency (ms)", "training memory (MB a picture)", "training (s)"]
+        head += ["latency (ms)", "training memory (MB a picture)", "training (processor s)"]
         thin = f", thinned to 1:{rarity}" if rarity != "0" else ""
         parts.append(f"{data.replace('_', ' ')}{thin} ({budget(members)}):\n\n{markdown(head, body)}")
     return "\n\n".join(parts)
