@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--drawn", type=int, default=3200, help="training pictures drawn in a trial (default: 3200)")
-    parser.add_argument("--side-px", type=int, default=96, help="side of the input (default: 96)")
+    parser.add_argument("--side-px", type=int, default=64, help="side of the input (default: 64)")
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that augment, whose seconds do not count (default: 0)"
     )
