@@ -87,4 +87,4 @@ def attribute(
     finally:
         tape.release()
     progress(1.0)
-    return Attribution(raw.astype(np.float32), "bilinear", shift=shift_of(model))
+    return Attribution(raw.astype(np.float32), "bicubic", shift=shift_of(model))

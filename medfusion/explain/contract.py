@@ -15,7 +15,7 @@ class Attribution:
     """raw: (h, w) float32, signed, in the method's own units, over the whole picture on the method's own grid."""
 
     raw: np.ndarray
-    resampling: Literal["bilinear", "nearest-exact"]  # how the grid of the scan is reached
+    resampling: Literal["bilinear", "bicubic", "nearest-exact"]  # how the grid of the scan is reached
     fit: float | None = None  # R² of a local surrogate model, 0..1
     samples: int | None = None  # random draws that were answered
     shift: float = 0.0  # of a network's map: see sight.py

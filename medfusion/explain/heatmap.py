@@ -19,30 +19,34 @@ def to_scan_grid(
     raw: np.ndarray,
     height_px: int,
     width_px: int,
-    resampling: Literal["bilinear", "nearest-exact"] = "bilinear",
+    resampling: Literal["bilinear", "bicubic", "nearest-exact"] = "bilinear",
     shift: float = 0.0,
 ) -> np.ndarray:
     """(h, w) over the whole picture to (height_px, width_px) float32.
 
     The picture was squashed, so each axis has its own scale; half-pixel centres on both sides keep the map in place.
-    shift: how far behind the middle of its patch a cell looks, in cells; for bilinear maps.
+    shift: how far behind the middle of its patch a cell looks, in cells; not for nearest-exact maps.
+    bicubic: of a few large cells the strongest place lies between those that say the most, not in the middle of one.
     """
     grid = torch.from_numpy(np.ascontiguousarray(raw, dtype=np.float32))[None]
     if resampling == "nearest-exact":
         return F.interpolate(grid[None], size=(height_px, width_px), mode=resampling)[0, 0].numpy()
-    return stretched(grid, height_px, width_px, shift)[0].numpy()
+    on_scan = stretched(grid, height_px, width_px, shift, resampling)[0]
+    return on_scan.clamp_(float(raw.min()), float(raw.max())).numpy()  # a curve may swing beyond what it goes through
 
 
-def stretched(maps: Tensor, height: int, width: int, shift: float = 0.0) -> Tensor:
-    """(C, h, w) to (C, height, width), bilinear between the places where cells look; flat beyond the outermost."""
+def stretched(
+    maps: Tensor, height: int, width: int, shift: float = 0.0, mode: Literal["bilinear", "bicubic"] = "bilinear"
+) -> Tensor:
+    """(C, h, w) to (C, height, width), smooth between the places where cells look; flat beyond the outermost."""
     if not shift:
-        return F.interpolate(maps[None], size=(height, width), mode="bilinear")[0]
+        return F.interpolate(maps[None], size=(height, width), mode=mode)[0]
     rows, columns = (
         ((torch.arange(side, device=maps.device) + 0.5) / side * cells - shift) / cells * 2 - 1
         for side, cells in zip((height, width), maps.shape[1:], strict=True)
     )
     places = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1)
-    return F.grid_sample(maps[None], places[None].to(maps), padding_mode="border", align_corners=False)[0]
+    return F.grid_sample(maps[None], places[None].to(maps), mode, padding_mode="border", align_corners=False)[0]
 
 
 def positive_part(signed: np.ndarray) -> np.ndarray:

@@ -9,11 +9,12 @@ from medfusion.explain.heatmap import positive_part, signed_part, to_scan_grid
 SIZES = [(224, 224), (300, 500), (500, 300), (1001, 77), (20, 30)]
 
 
+@pytest.mark.parametrize("resampling", ["bilinear", "bicubic"])
 @pytest.mark.parametrize(("height_px", "width_px"), SIZES)
-def test_a_spot_stays_on_the_same_part_of_the_scan(height_px, width_px):
+def test_a_spot_stays_on_the_same_part_of_the_scan(height_px, width_px, resampling):
     raw = np.zeros((7, 10), np.float32)
     raw[2, 8] = 1
-    on_scan = to_scan_grid(raw, height_px, width_px)
+    on_scan = to_scan_grid(raw, height_px, width_px, resampling)
     assert on_scan.shape == (height_px, width_px)
     y, x = np.mgrid[:height_px, :width_px] + 0.5
     centre = (on_scan * y).sum() / on_scan.sum(), (on_scan * x).sum() / on_scan.sum()
@@ -25,6 +26,15 @@ def test_a_ramp_keeps_its_value_at_every_pixel():
     on_scan = to_scan_grid(ramp, 8, 3)
     # Two pixels a cell: centres lie a quarter of a cell before and after the cell's own; flat at the border.
     assert on_scan[:, 1] == pytest.approx([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+
+
+def test_a_peak_of_a_few_large_cells_lies_between_the_strongest_and_nothing_goes_beyond_them():
+    raw = np.zeros((7, 7), np.float32)
+    raw[3, 3], raw[3, 4] = 1, 0.9
+    on_scan = to_scan_grid(raw, 224, 224, "bicubic")
+    assert np.argwhere(positive_part(on_scan) == 1)[:, 1].mean() == pytest.approx(4 * 32, abs=9)
+    assert (on_scan.min(), on_scan.max()) == (0, 1)
+    assert to_scan_grid(-raw - 0.1, 224, 224, "bicubic").max() < 0  # no support is swung into being
 
 
 def test_a_map_of_the_scan_s_own_size_is_unchanged():
