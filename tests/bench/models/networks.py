@@ -27,6 +27,9 @@ RIVALS = {  # our name: timm's
 BATCH = 8
 REPEATS = 15
 COST_PX = 224
+MOMENTUM = (
+    0.1  # of batch statistics, as ours: with timm's 0.01 of some, those of a short run would stay behind the weights
+)
 
 
 def make(name: str, outputs: int, side_px: int, start: str = "scratch", seed: int = 0) -> nn.Module:
@@ -40,8 +43,12 @@ def make(name: str, outputs: int, side_px: int, start: str = "scratch", seed: in
     if start == "imagenet":
         if name != "efficientnet-lite0":
             raise ConfigError(f"There are no ImageNet weights of {name} at hand. Start it from scratch.")
-        trained = {key: value for key, value in imagenet_weights().items() if not key.startswith("classifier")}
-        rival.load_state_dict(trained, strict=False)
+        fresh = rival.state_dict()  # the same tensors in the same order, under other names
+        trained = zip(fresh, imagenet_weights().values(), strict=True)
+        rival.load_state_dict({name: fresh[name] if "classifier" in name else value for name, value in trained})
+    for module in rival.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = MOMENTUM
     return rival
 
 
