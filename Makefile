@@ -36,10 +36,10 @@ app: $(FOR_APP)
 	@echo "MedFusionNet: http://localhost:$(PORT)  (research use only; stop with Ctrl-C)"
 	@exec $(PYTHON) -m streamlit run app.py --server.port $(PORT) --server.headless $(HEADLESS)
 
-# Browser tests one by one, for they wait for pages; the others in a process a core, four at most, a file in one, slow ones first.
+# Browser tests one by one, for they wait for pages; the others in a process a core, four at most, a file in one of them.
 test: $(FOR_TESTS) system-packages check
 	$(PYTHON) -m pytest tests/ui
-	$(PYTHON) -m pytest tests/train tests --ignore tests/ui -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
+	$(PYTHON) -m pytest --ignore tests/ui -n auto --maxprocesses 4 --dist loadfile --max-worker-restart 0
 
 test-cluster: $(FOR_TESTS)
 	@$(INSTALL) -r requirements-cluster.txt

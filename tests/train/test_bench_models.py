@@ -50,6 +50,15 @@ def test_rivals_answer_alike(name):
     assert networks.trained_parts(name, network, "scratch") == ()
 
 
+def test_a_rival_from_imagenet_has_all_weights_but_the_classifier_s():
+    import torch
+
+    given = list(networks.imagenet_weights().values())
+    found = networks.make("efficientnet-lite0", 3, 64, "imagenet").state_dict()
+    for (name, value), wanted in zip(found.items(), given, strict=True):
+        assert "classifier" in name or torch.equal(value, wanted)
+
+
 def test_a_trial_is_run_once_and_its_figures_reach_the_tables(labelled_zip, tmp_path, monkeypatch):
     (tmp_path / "breast_ultrasound.zip").write_bytes(labelled_zip.read_bytes())
     monkeypatch.setattr(bench, "trials", lambda name, seeds: [Trial(name, "breast_ultrasound")])
@@ -81,6 +90,10 @@ def test_tables_give_the_mean_and_range_over_seeds(tmp_path):
         bench.append(tmp_path / "imbalance.csv", row | {"seed": seed} | dict.fromkeys(figures, value))
     report.write(tmp_path)
     assert "| focal | 0.600 (0.500 to 0.700) |" in (tmp_path / "tables.md").read_text(encoding="utf-8")
+    bench.append(tmp_path / "imbalance.csv", row | {"drawn": "6400", "seed": 0} | dict.fromkeys(figures, 0.9))
+    report.write(tmp_path)
+    tables = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "| focal | 0.600 (0.500 to 0.700) |" in tables and "| focal | 0.900 |" in tables  # each budget by itself
 
 
 def test_a_foundation_that_leaves_a_set_out_never_reads_it(monkeypatch, tmp_path):

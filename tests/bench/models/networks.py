@@ -27,9 +27,8 @@ RIVALS = {  # our name: timm's
 BATCH = 8
 REPEATS = 15
 COST_PX = 224
-MOMENTUM = (
-    0.1  # of batch statistics, as ours: with timm's 0.01 of some, those of a short run would stay behind the weights
-)
+# Of batch statistics, as ours. With timm's 0.01 of some, those of a short run would stay behind the weights.
+MOMENTUM = 0.1
 
 
 def make(name: str, outputs: int, side_px: int, start: str = "scratch", seed: int = 0) -> nn.Module:

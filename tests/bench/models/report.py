@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 RESULTS = Path(__file__).parent / "results"
 COLOURS = ("#2f86bd", "#d9822b", "#4c9f70", "#9a6fb0", "#b5544f", "#7d7d7d", "#c2a02e", "#3f5f8a")
+BUDGET = ("drawn", "side_px")
 COSTS = ("parameters_m", "gmacs", "latency_ms", "kept_mb")
 
 Row = Mapping[str, str]
@@ -22,12 +23,17 @@ Row = Mapping[str, str]
 def write(folder: Path) -> None:
     """Draw what there are results of, and write tables.md."""
     found = {path.stem: rows_of(path) for path in sorted(folder.glob("*.csv"))}
-    parts = [TABLES[name](rows, found) for name, rows in found.items() if name in TABLES]
+    parts = [
+        TABLES[name](same, found)
+        for name, rows in found.items()
+        if name in TABLES
+        for _, same in grouped(rows, *BUDGET)  # what was trained longer is not averaged with what was not
+    ]
     (folder / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     if "learning_curves" in found:
-        draw_curves(found["learning_curves"], folder / "learning_curves.svg")
+        draw_curves(latest(found["learning_curves"]), folder / "learning_curves.svg")
     if "rivals" in found and "networks" in found:
-        draw_rivals(found["rivals"], found["networks"], folder / "rivals.svg")
+        draw_rivals(latest(found["rivals"]), found["networks"], folder / "rivals.svg")
 
 
 def rows_of(table: Path) -> list[Row]:
@@ -44,6 +50,12 @@ def grouped(rows: list[Row], *columns: str) -> Iterator[tuple[tuple[str, ...], l
     first = {key(row): index for index, row in reversed(list(enumerate(rows)))}
     for name, members in groupby(sorted(rows, key=lambda row: first[key(row)]), key):
         yield name, list(members)
+
+
+def latest(rows: list[Row]) -> list[Row]:
+    """Those of the budget that came last."""
+    *_, (_, last) = grouped(rows, *BUDGET)
+    return last
 
 
 def mean(rows: list[Row], figure: str) -> float:
