@@ -75,12 +75,31 @@ def test_a_map_that_is_not_made_of_numbers_is_an_error(part, value):
         part(np.array([[0.0, value]]))
 
 
-def test_of_equal_places_the_innermost_is_the_strongest():
-    flat = np.zeros((40, 50))
-    flat[10:21, 20:35] = 4
-    flat[30, 40] = 3.99
+def strongest(heatmap):
+    return np.unravel_index(heatmap.argmax(), heatmap.shape)
+
+
+def test_of_equal_places_the_strongest_is_in_the_middle():
+    flat = np.zeros((200, 100))
+    flat[60:101, 40:61] = 4
     heatmap = positive_part(flat)
-    assert np.unravel_index(heatmap.argmax(), heatmap.shape)[0] == 15
-    assert (heatmap[10:21, 20:35] >= 0.999).all()
-    assert heatmap[30, 40] == pytest.approx(3.99 / 4)
+    assert strongest(heatmap) == (pytest.approx(80, abs=2), pytest.approx(50, abs=1))
+    assert (heatmap[60:101, 40:61] >= 0.999).all()
     assert heatmap.max() == 1
+
+
+def test_of_equal_places_the_strongest_has_the_strongest_neighbours():
+    flat = np.zeros((224, 224))
+    flat[80:120, 80:120] = 4
+    flat[80:120, 120:160] = 3
+    heatmap = positive_part(flat)
+    assert 98 <= strongest(heatmap)[0] <= 102
+    assert 104 <= strongest(heatmap)[1] < 120  # what was planted there lies across the two
+    assert heatmap[100, 130] == 0.75
+
+
+def test_a_map_of_equal_places_is_strongest_away_from_its_rim():
+    heatmap = positive_part(np.full((30, 50), 7.0))
+    assert heatmap[strongest(heatmap)] == 1
+    assert heatmap.min() >= 0.999
+    assert strongest(heatmap) > (5, 10)  # not its corner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.ui.accessible import check, check_widths, press
+from tests.ui.accessible import check, check_widths, press, settle
 from tests.ui.browser import in_browser
 from tests.ui.test_fine_tune import SMALL, sides_zip
 from training.finish import About
@@ -63,5 +63,7 @@ def test_from_a_zip_to_a_model_in_use(browser_page, shot) -> None:  # type: igno
     press(page, promote)
     page.get_by_text("is in use: on the Analyse page").wait_for()
     page.get_by_role("link", name="Model library").click()
+    page.get_by_role("heading", name="Model library").wait_for()
+    settle(page)  # a page that is still being drawn closes its lists
     page.get_by_role("combobox", name="Model").click()
     page.get_by_role("option", name="Sides").wait_for()
