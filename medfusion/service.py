@@ -190,7 +190,7 @@ def save_explanations(
     content: the file of the scan, for the references of the report's DICOM objects.
     """
     with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
-        record.write(Path(folder) / "maps", model, scan, made, tests)
+        record.write(Path(folder) / "maps", model, scan, made, tests, prediction)
         report.write(Path(folder) / "maps", report.Report(content, scan, model, prediction, made, tests))
         return Path(shutil.make_archive(f"{folder}/maps", "zip", folder, "maps")).read_bytes()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medfusion import inference
+from medfusion import inference, router
 from medfusion.apart import read_mask
 from medfusion.commands.files import frame_index, read_bytes, read_file, write_line
 from medfusion.commands.predict import load
@@ -20,7 +20,7 @@ from medfusion.explain.stability import SEEDS, stability
 from medfusion.explain.truth import against
 from medfusion.imaging import display
 from medfusion.library import Model
-from medfusion.types import Explanation, Scan
+from medfusion.types import Explanation, Prediction, Scan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,10 @@ def run(arguments: argparse.Namespace) -> int:
     scan = read_file(arguments.path)
     frame = frame_index(scan, arguments.frame)
     model = load(arguments.model, arguments.device)
-    target = target_of(model, scan, frame, arguments.target)
+    known = router.load()
+    route = known.route(display(scan, frame)) if known else None
+    prediction = inference.predict(model, scan, frame, route)
+    target = target_of(prediction, arguments.target)
     refused = {name: reason for name in methods if (reason := refusal(model.card, name))}
     if len(refused) == len(methods):
         raise ExplanationError(refused[methods[0]])
@@ -68,7 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mask:
         mask = read_mask(read_bytes(arguments.mask), scan, frame)
         found = replace(found, overlaps={one.method: against(one.heatmap, mask) for one in made})
-    record.write(arguments.out, model, scan, made, found)
+    record.write(arguments.out, model, scan, made, found, prediction)
+    for warning in prediction.warnings:
+        write_line("warning", arguments.path.name, warning)
     for one in made:
         write_line("ok", str(arguments.out / f"{one.method}.npz"), describe(one))
     for name, reason in refused.items():
@@ -101,18 +106,17 @@ def compare(arguments: argparse.Namespace) -> int:
     replayed = record.replay(account, model, scan)
     picture = display(scan, account.frame) if scan else record.read_seen(account)
     made = [found for found, _ in replayed.values()]
-    record.write_files(arguments.out, model, scan or record.unseen(account), picture, made, record.Tests())
+    record.write_files(arguments.out, model, scan or record.unseen(account), picture, made, record.Tests(), {})
     for name, (_, same) in replayed.items():
         write_line("same" if same else "differs", str(arguments.out / f"{name}.npz"))
     return int(not all(same for _, same in replayed.values()))
 
 
-def target_of(model: Model, scan: Scan, frame: int, name: str | None) -> int:
+def target_of(prediction: Prediction, name: str | None) -> int:
     """The class asked for, else the answer, else the most probable class."""
-    classes = model.card.classes
+    classes = prediction.classes
     if name is not None and name not in classes:
         raise ExplanationError(f"The model has no class {name!r}. Choose one of: {', '.join(classes)}.")
     if name is None:
-        prediction = inference.predict(model, scan, frame)
         name = prediction.answers[0] if prediction.answers else classes[int(np.argmax(prediction.probabilities))]
     return classes.index(name)

@@ -29,7 +29,7 @@ from medfusion.imaging import display
 from medfusion.imaging.marks import mark
 from medfusion.library import Model
 from medfusion.preprocess import squash
-from medfusion.types import Explanation, Scan
+from medfusion.types import Explanation, Prediction, Scan
 
 ACCOUNT = "explanation.json"
 SEEN = "seen.png"  # by the model: the frame at its size, from which the maps can be made again
@@ -57,15 +57,18 @@ class Tests:
     overlaps: Mapping[str, Overlap] = field(default_factory=dict)  # with a reader's own mask
 
 
-def write(folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], tests: Tests) -> None:
+def write(
+    folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], tests: Tests, prediction: Prediction
+) -> None:
     """METHOD.npz and METHOD.png for each explanation, scan.png, seen.png and explanation.json. Raises ConfigError."""
-    write_files(folder, model, scan, display(scan, made[0].frame), made, tests)
+    write_files(folder, model, scan, display(scan, made[0].frame), made, tests, {"prediction": answer(prediction)})
 
 
 def write_files(
-    folder: Path, model: Model, scan: Scan, picture: np.ndarray, made: Sequence[Explanation], tests: Tests
-) -> None:
-    """picture: the frame as displayed, (H, W) or (H, W, 3) uint8."""
+    folder: Path, model: Model, scan: Scan, picture: np.ndarray, made: Sequence[Explanation], tests: Tests,
+    more: Mapping[str, object],
+) -> None:  # fmt: skip
+    """picture: the frame as displayed, (H, W) or (H, W, 3) uint8. more: what else the account is to hold."""
     seen = squash(picture, model.card.input)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +81,7 @@ def write_files(
                 arrays |= {"mean_over_seeds": over.mean, "deviation_over_seeds": over.deviation}
             np.savez_compressed(folder / f"{found.method}.npz", **arrays)
             mark(overlay(picture, found.heatmap), scan).save(folder / f"{found.method}.png")
-        told = account(model, made, tests) | {"seen_sha256": digest(seen)}
+        told = account(model, made, tests) | {"seen_sha256": digest(seen), **more}
         text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         (folder / ACCOUNT).write_text(text, encoding="utf-8")
     except OSError as error:
@@ -105,6 +108,16 @@ def account(model: Model, made: Sequence[Explanation], tests: Tests) -> dict[str
         "shortcuts": next((rounded(asdict(found)) for found in tests.shortcuts.values()), None),
         "better": BETTER,
         "versions": {"medfusion": medfusion.__version__} | {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def answer(prediction: Prediction) -> dict[str, object]:
+    """What the maps explain, and reasons to distrust it."""
+    return {
+        "probabilities": dict(zip(prediction.classes, rounded(prediction.probabilities), strict=True)),
+        "answers": prediction.answers,
+        "plausible": prediction.plausible,
+        "warnings": prediction.warnings,
     }
 
 

@@ -205,6 +205,17 @@ def test_explain_writes_maps_and_how_they_came_about(folder, model, tmp_path, ca
         assert np.array_equal(first["raw"], second["raw"])
 
 
+def test_explain_says_what_speaks_against_the_answer_that_it_explains(model, tmp_path, capsys):
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(tmp_path / "even.png")
+    words = ["explain", str(tmp_path / "even.png"), "--model", model, "--method", "gradcam", "--quick"]
+    assert main([*words, "--out", str(tmp_path / "maps")]) == 0
+    told = json.loads((tmp_path / "maps" / "explanation.json").read_text())["prediction"]
+    assert sum(told["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+    uniform = "This picture is almost uniform: there is nothing in it to read."
+    assert uniform in told["warnings"]
+    assert f"warning  even.png  {uniform}" in capsys.readouterr().out
+
+
 def test_explain_goes_on_without_a_method_that_is_refused(folder, model, tmp_path, capsys):
     card = tmp_path / "models" / model / "card.json"
     told = json.loads(card.read_text())
