@@ -1,5 +1,6 @@
 """What every explanation method owes its users. A method added to EXPLAINERS is tested here without another line."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 
 import numpy as np
@@ -223,3 +224,12 @@ def test_a_model_without_finite_answers_is_an_error(method):
     model = model_of(ToyNet([[float("nan")] * 4]), ("no", "yes"), task="binary")
     with pytest.raises(ExplanationError, match="finite"):
         quick(model, scan_of(dotted(0)), 1, method)
+
+
+def test_sessions_at_once_get_the_maps_that_each_gets_alone(method):
+    model = one_class_a_quadrant()
+    wanted = [(scan_of(dotted(quadrant, 3)), quadrant) for quadrant in range(4)] * 3
+    alone = [quick(model, scan, target, method).raw for scan, target in wanted]
+    with ThreadPoolExecutor(4) as sessions:
+        together = list(sessions.map(lambda one: quick(model, *one, method).raw, wanted))
+    assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
