@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -84,6 +84,11 @@ class Entry:
     @property
     def path(self) -> Path:
         return path_of(self.sha256)
+
+    @property
+    def read_as(self) -> str | int:
+        """What a reader says something of: a whole series, or a file that is of none."""
+        return self.series or self.id
 
     @property
     def thumbnail(self) -> Path:
@@ -415,9 +420,13 @@ def suspects() -> list[Entry]:
 
 @needs(READER)
 def keep_read(
-    case_id: int, label: str, reader: str = "", first_label: str = "", seconds: float = 0.0, comment: str = ""
-) -> None:
-    """What a reader says of a case, beside the answer it has now. first_label: said before the answer was shown."""
+    case_id: int, label: str, reader: str = "", first_label: str = "", seconds: float = 0.0, comment: str = "",
+    instead_of: int = 0,
+) -> int:  # fmt: skip
+    """What a reader says of a case, beside the answer it has now. Returns the number of the read.
+
+    first_label: said before the answer was shown. instead_of: the read that this one completes.
+    """
     reader = reader or access.current().name
     with session(writes=True) as opened:
         if opened.get(CaseRow, case_id) is None:
@@ -426,20 +435,36 @@ def keep_read(
             select(AnswerRow).where(AnswerRow.case_id == case_id).order_by(AnswerRow.id.desc()).limit(1)
         ).first()
         agrees = answer is not None and label in answer.answers
-        opened.add(
-            ReadRow(
-                case_id=case_id,
-                answer_id=answer.id if answer else None,
-                made=datetime.now(UTC),
-                reader=reader,
-                label=label[:NAMED_LABEL],
-                agrees=agrees,
-                first_label=first_label[:NAMED_LABEL],
-                seconds=seconds,
-                comment=comment,
-            )
-        )
+        row = opened.get(ReadRow, instead_of) if instead_of else None
+        row = row if row and row.reader == reader else ReadRow()
+        row.case_id, row.answer_id = case_id, answer.id if answer else None
+        row.made, row.reader, row.seconds, row.comment = datetime.now(UTC), reader, seconds, comment
+        row.label, row.first_label, row.agrees = label[:NAMED_LABEL], first_label[:NAMED_LABEL], agrees
+        opened.add(row)
+        opened.flush()
         audit.add(opened, reader, "case read", f"case {case_id}", agrees=agrees, read_first=bool(first_label))
+        return row.id
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reader's word on a series, or on a file that is of none."""
+
+    first_label: str = ""  # before the answer was shown; "" if it was
+    unfinished: int = 0  # the read that has only this word so far; 0: none
+
+
+@needs(READER)
+def own_reads() -> dict[str | int, Said]:
+    """The last words of who is at work. Without accounts readers cannot be told apart: nobody's."""
+    if not (name := access.current().name):
+        return {}
+    found = select(CaseRow.series, ReadRow).join(ReadRow).where(ReadRow.reader == name).order_by(ReadRow.id)
+    with session() as opened:
+        return {
+            series or read.case_id: Said(read.first_label, read.id if read.label == read.first_label else 0)
+            for series, read in opened.execute(found)
+        }
 
 
 @needs(READER)
@@ -523,31 +548,42 @@ def kept_days() -> float | None:
     return days
 
 
-def as_rows(listed: Sequence[Entry]) -> list[dict[str, object]]:
-    """What an export holds: no identity, no file name."""
+def as_rows(listed: Sequence[Entry], told: Container[str | int] | None = None) -> list[dict[str, object]]:
+    """What an export holds: no identity, no file name.
+
+    told: as what cases were read by somebody who reads before the answer; those of others stay empty. None: all.
+    """
     rows: list[dict[str, object]] = []
     for one in listed:
+        is_hidden = told is not None and one.read_as not in told
         row: dict[str, object] = {
             "case": one.id, "added": one.added.isoformat(timespec="seconds"), "status": one.status,
             "reason": one.reason, "patient": one.patient, "study": one.study, "series": one.series,
             "instance": one.instance, "modality": one.modality, "frames": one.frames, "sha256": one.sha256,
-            "read": one.label or "",
+            "read": "" if is_hidden else one.label or "",
         }  # fmt: skip
+        if told is not None:
+            row["answer_hidden"] = is_hidden
         if one.answer:
-            row |= {
-                "model": one.answer.model_id, "model_version": one.answer.model_version,
-                "answer": " + ".join(one.answer.answers), "abstains": one.answer.abstains,
-                "risk": round(one.answer.risk, 4), "uncertainty": round(one.answer.uncertainty, 4),
-                "frame": one.answer.frame + 1, "probabilities": one.answer.probabilities,
-                "risk_along": [round(value, 4) for value in one.answer.along],
-            }  # fmt: skip
+            answer = answer_columns(one.answer)
+            row |= dict.fromkeys(answer) if is_hidden else answer
         rows.append(row)
     return rows
 
 
-def as_csv(listed: Sequence[Entry]) -> str:
+def answer_columns(answer: Answer) -> dict[str, object]:
+    return {
+        "model": answer.model_id, "model_version": answer.model_version,
+        "answer": " + ".join(answer.answers), "abstains": answer.abstains,
+        "risk": round(answer.risk, 4), "uncertainty": round(answer.uncertainty, 4),
+        "frame": answer.frame + 1, "probabilities": answer.probabilities,
+        "risk_along": [round(value, 4) for value in answer.along],
+    }  # fmt: skip
+
+
+def as_csv(listed: Sequence[Entry], told: Container[str | int] | None = None) -> str:
     """For spreadsheets: text that they would take for a formula is quoted with an apostrophe."""
-    rows, out = as_rows(listed), io.StringIO()
+    rows, out = as_rows(listed, told), io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["case"]
     table = csv.DictWriter(out, names)
     table.writeheader()
@@ -562,5 +598,5 @@ def cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def as_json(listed: Sequence[Entry]) -> str:
-    return json.dumps(as_rows(listed), indent=1, ensure_ascii=False) + "\n"
+def as_json(listed: Sequence[Entry], told: Container[str | int] | None = None) -> str:
+    return json.dumps(as_rows(listed, told), indent=1, ensure_ascii=False) + "\n"

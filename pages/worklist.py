@@ -24,7 +24,7 @@ with explained_errors():
     is_hidden = reading.choose_mode()
     shown = cases.choose(listed, is_hidden)
     picked = cases.show_table(shown, is_hidden)
-    cases.show_actions(shown, picked)
+    cases.show_actions(shown, picked, is_hidden)
     if not is_hidden:
         cases.show_along(shown, picked)
     reading.show_figures()

@@ -11,7 +11,7 @@ from streamlit.typing import UploadedFile
 from medfusion import scorer, worklist
 from medfusion.errors import MedFusionError
 from medfusion.worklist import Answer, Entry
-from pages.ui import state
+from pages.ui import reading, state
 from pages.ui.components import FORMATS, few
 from pages.ui.messages import percent, plain, spoken
 from pages.ui.pictures import file_uri
@@ -109,13 +109,14 @@ def choose(listed: list[Entry], is_hidden: bool) -> list[Entry]:
             "One row a series", key="worklist-series", value=True,
             help="Its first slice stands for it." if is_hidden else "The riskiest slice stands for it.",
         )  # fmt: skip
+    read = reading.read_ids(listed)
     found = [
         one
         for one in listed
         if (not wanted or one.status in wanted)
         and (not said or (one.answer and set(said) & set(one.answer.answers)))
         and (not unsure or (one.answer and (one.answer.abstains or one.answer.uncertainty >= UNSURE)))
-        and (not unread or one.label is None)
+        and not (unread and one.id in read)
         and matches(one, words or "")
     ]
     if is_hidden:
@@ -146,14 +147,14 @@ def show_table(shown: list[Entry], is_hidden: bool) -> list[Entry]:
         number = st.number_input(f"Page, of {pages}", 1, pages, key="worklist-page", width=120)
         first = (int(number) - 1) * PAGE
     part = shown[first : first + PAGE]
-    sizes = worklist.series_sizes()
+    sizes, read = worklist.series_sizes(), reading.read_ids(part)
     table: dict[str, list[object]] = {
         "Scan": [thumbnail(one) for one in part],
         "Case": [one.id for one in part],
         "Answer": [status_words(one) if is_hidden or not one.answer else answer_words(one.answer) for one in part],
         "Risk": [one.answer.risk if one.answer else None for one in part],
         "Uncertainty": [one.answer.uncertainty if one.answer else None for one in part],
-        "Read": [("yes" if is_hidden else spoken(one.label)) if one.label else "" for one in part],
+        "Read": [("yes" if is_hidden else spoken(one.label or "")) if one.id in read else "" for one in part],
         "What": [kind_words(one, sizes) for one in part],
         "Patient": [one.patient[:8] for one in part],
         "Added": [one.added for one in part],
@@ -206,7 +207,7 @@ def kind_words(one: Entry, sizes: dict[str, int]) -> str:
     return ", ".join(word for word in words if word)
 
 
-def show_actions(shown: list[Entry], picked: list[Entry]) -> None:
+def show_actions(shown: list[Entry], picked: list[Entry], is_hidden: bool) -> None:
     readable = [one for one in shown if one.status in (worklist.ANSWERED, worklist.REFUSED)]
     with st.container(horizontal=True):
         label = "Read from the top" if not picked else "Read this case" if len(picked) == 1 else "Read these"
@@ -214,11 +215,13 @@ def show_actions(shown: list[Entry], picked: list[Entry]) -> None:
         if st.button(label, type="primary", disabled=not order, icon=":material/visibility:", key="worklist-read"):
             state.open_worklist(readable if len(picked) < 2 else order, order[0])
             st.switch_page("pages/analyse.py")
+        told = reading.told() if is_hidden else None
         st.download_button(
-            "CSV", lambda: worklist.as_csv(shown), file_name="worklist.csv", mime="text/csv", icon=":material/download:"
-        )
+            "CSV", lambda: worklist.as_csv(shown, told), file_name="worklist.csv", mime="text/csv",
+            icon=":material/download:",
+        )  # fmt: skip
         st.download_button(
-            "JSON", lambda: worklist.as_json(shown), file_name="worklist.json", mime="application/json",
+            "JSON", lambda: worklist.as_json(shown, told), file_name="worklist.json", mime="application/json",
             icon=":material/download:",
         )  # fmt: skip
         gone = picked or shown
@@ -228,6 +231,8 @@ def show_actions(shown: list[Entry], picked: list[Entry]) -> None:
             if st.button(f"Remove {count}", type="primary", key="worklist-remove-now"):
                 worklist.remove(worklist.with_series(gone))
                 st.rerun()
+    if is_hidden:
+        st.caption("CSV and JSON leave the answers of cases out that you have not read yet.")
 
 
 def show_along(shown: list[Entry], picked: list[Entry]) -> None:

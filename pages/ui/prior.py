@@ -12,7 +12,7 @@ from PIL import Image
 from medfusion import service, worklist
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
 from medfusion.worklist import Entry
-from pages.ui import pictures, resources, state
+from pages.ui import pictures, reading, resources, state
 from pages.ui.messages import percent, plain, spoken
 from pages.ui.state import Case
 from pages.ui.trust import title
@@ -34,10 +34,13 @@ class Other:
 
 def show(case: Case, scan: Scan, card: ModelCard, prediction: Prediction, target_index: int) -> None:
     """Offered only where there is something to compare with."""
-    others = candidates(case)
-    if not others:
+    found = candidates(case)
+    others = [one for one in found if not (one.case.worklist_id and reading.is_secret(state.read_as(one.case)))]
+    if not found:
         return
     with st.expander("Compare with another picture of this patient", icon=":material/compare:"):
+        if len(others) < len(found):
+            st.caption("Pictures whose answer you have not seen yet are offered once you have read them.")
         with st.container(horizontal=True, vertical_alignment="bottom"):
             number = st.selectbox(
                 "Picture", range(len(others)), format_func=lambda at: others[at].words, index=None, width=420,

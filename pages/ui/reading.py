@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
-from medfusion import worklist
+from medfusion import access, worklist
 from medfusion.types import ModelCard, Prediction
+from medfusion.worklist import Entry, Said
 from pages.ui import state
 from pages.ui.messages import plain, spoken
 from pages.ui.state import Case
@@ -19,13 +22,28 @@ def choose_mode() -> bool:
     return st.toggle(
         "Read before the answer", key=FIRST, persist_state="session",
         help="Answers, risks and maps stay hidden, and the worklist has an order of its own, until you have said "
-        "what you see. A series or a scan of several frames opens in its middle.",
+        "what you see. A series or a scan of several frames opens in its middle. Switch it on before you look.",
     )  # fmt: skip
 
 
+def told() -> dict[str | int, Said]:
+    """What the reader said of the cases whose answer is no secret any more, in this session or, by account, ever."""
+    return worklist.own_reads() | state.told()
+
+
+def is_secret(read_as: str | int) -> bool:
+    """Whether the reader must commit before the answer of this series or file is shown."""
+    return state.is_on(FIRST) and read_as not in told()
+
+
+def read_ids(listed: Sequence[Entry]) -> set[int]:
+    """Of these cases, those that were read: by anybody, or, where readers read first, by who is at work."""
+    own = worklist.own_reads() if state.is_on(FIRST) and access.current().name else None
+    return {one.id for one in listed if (one.label is not None if own is None else one.read_as in own)}
+
+
 def comes_first(case: Case) -> bool:
-    """Whether the reader must commit before the answer of this case is shown."""
-    return bool(case.worklist_id and state.is_on(FIRST) and state.first_label(case) is None)
+    return bool(case.worklist_id) and is_secret(state.read_as(case))
 
 
 def ask_first(case: Case, card: ModelCard) -> None:
@@ -41,7 +59,9 @@ def ask_first(case: Case, card: ModelCard) -> None:
             if label is None:
                 st.warning("Choose one first.", icon=":material/touch_app:")
             else:
-                state.keep_first_label(case, label)
+                seconds = state.reading_s(case)
+                number = worklist.keep_read(case.worklist_id, label, first_label=label, seconds=seconds)
+                state.note_told(case, Said(label, number))
                 st.rerun()
 
 
@@ -50,27 +70,29 @@ def show(case: Case, card: ModelCard, prediction: Prediction) -> None:
     if not case.worklist_id:
         return
     state.begin_reading(case)
-    first = state.first_label(case)
+    said = told().get(state.read_as(case), Said())
+    state.note_told(case, said)
+    first = said.first_label
     names = choices(card)
-    with st.expander("Your reading", icon=":material/edit_note:", expanded=first is not None):
+    if state.is_on(FIRST) and not first:
+        st.caption("You have seen this answer before, so nothing is asked first.")
+    with st.expander("Your reading", icon=":material/edit_note:", expanded=bool(first)):
         if first:
             same = first in prediction.answers
             st.caption(f"Before the answer you said {plain(spoken(first))}: {'the same' if same else 'not the same'}.")
-        said = first or next((name for name in prediction.answers if name in names), None)
+        chosen = first or next((name for name in prediction.answers if name in names), None)
         with st.form(key(case, "read"), border=False):
             label = st.radio(
                 "This case shows", names, format_func=spoken, horizontal=True,
-                index=names.index(said) if said in names else None, key=key(case, "label"),
+                index=names.index(chosen) if chosen in names else None, key=key(case, "label"),
             )  # fmt: skip
             comment = st.text_input("Comment", key=key(case, "comment"), placeholder="No names or numbers of patients")
             if st.form_submit_button("Keep my reading", type="primary") and label:
                 worklist.keep_read(
-                    case.worklist_id,
-                    label,
-                    first_label=first or "",
-                    seconds=state.reading_s(case),
-                    comment=comment or "",
-                )
+                    case.worklist_id, label, first_label=first, seconds=state.reading_s(case), comment=comment or "",
+                    instead_of=said.unfinished,
+                )  # fmt: skip
+                state.note_told(case, Said(first))
                 state.say("reading", "Kept.")
                 st.rerun()
         if words := state.said("reading"):

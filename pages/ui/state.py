@@ -28,7 +28,7 @@ from medfusion.doctor import Finding
 from medfusion.pacs.found import Series, Study
 from medfusion.service import Exported
 from medfusion.types import EvaluationReport, ModelCard, Window
-from medfusion.worklist import Entry
+from medfusion.worklist import Entry, Said
 from training.service import Estimate
 
 SPOOL = "medfusion-session-"  # and the number of the process, in the folder for temporary files
@@ -127,7 +127,7 @@ class Memory:
         self.seen_s = 0.0  # when the person last did something
         self.findings: dict[str, Finding] = {}
         self.hidden: dict[int, bool] = {}
-        self.first_labels: dict[Hashable, str] = {}
+        self.told: dict[str | int, Said] = {}
         self.reading_since: dict[Hashable, float] = {}
         self.found: Found | None = None
         self.searches = 0
@@ -339,18 +339,19 @@ def series(study: str) -> list[Series] | None:
     return memory().series.get(study)
 
 
-def read_as(case: Case) -> Hashable:
+def read_as(case: Case) -> str | int:
     """What a reader says something of: a whole series, or a file that is of none."""
     return case.series or case.worklist_id
 
 
-def first_label(case: Case) -> str | None:
-    """What the reader said of a case of the worklist before seeing the answer."""
-    return memory().first_labels.get(read_as(case))
+def told() -> dict[str | int, Said]:
+    """What the reader said before seeing the answer, of all that was shown with its answer in this session."""
+    return memory().told
 
 
-def keep_first_label(case: Case, label: str) -> None:
-    memory().first_labels[read_as(case)] = label
+def note_told(case: Case, said: Said) -> None:
+    """The answer of this case is, or will now be, in sight."""
+    memory().told[read_as(case)] = said
 
 
 def was_hidden(case: Case) -> bool | None:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
-from medfusion import scorer, worklist
+from medfusion import access, scorer, worklist
+from medfusion.records.database import session
+from medfusion.records.tables import ReadRow
 from tests.records.scans import dicom
 from tests.ui import browser
 from tests.ui.conftest import encoded, grey_picture
@@ -135,11 +138,7 @@ def test_reading_first_a_series_opens_in_its_middle_and_at_the_riskiest_slice_on
     list_page: AppTest,
 ) -> None:
     ids = series(0.2, 0.4, 0.1, 0.9)
-    list_page.run().button(key="worklist-read").click().run()
-    page = list_page.switch_page("pages/analyse.py").run()
-    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
-    assert page.header[0].value == f"Case {ids[3]}"
-    page.toggle(key="read-first").set_value(True).run()
+    page = read_first(list_page)
     assert page.header[0].value == f"Case {ids[2]}"
     assert "What do you see?" in texts(page)
     assert "Risk along" not in texts(page)
@@ -160,10 +159,7 @@ def test_reading_first_a_scan_of_several_frames_opens_in_its_middle(list_page: A
     first.save(out, "TIFF", save_all=True, append_images=others)
     case_id, _ = worklist.add(out.getvalue())
     keep(case_id, "pneumonia", 0.9, frame=4, along=[0.1, 0.2, 0.3, 0.1, 0.9], frames=5)
-    list_page.run().toggle(key="read-first").set_value(True).run()
-    list_page.button(key="worklist-read").click().run()
-    page = list_page.switch_page("pages/analyse.py").run()
-    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    page = read_first(list_page)
     frame = f"frame-{case_number(page)}"
     assert page.slider(key=frame).value == 3
     assert "What do you see?" in texts(page)  # the switch holds on both pages
@@ -172,10 +168,91 @@ def test_reading_first_a_scan_of_several_frames_opens_in_its_middle(list_page: A
     assert page.slider(key=frame).value == 5
 
 
+def read_first(page: AppTest) -> AppTest:
+    """The first case of the list, whose reader must speak first."""
+    page.run().toggle(key="read-first").set_value(True).run()
+    page.button(key="worklist-read").click().run()
+    page.switch_page("pages/analyse.py").run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    return page
+
+
 def say_first(page: AppTest, label: str) -> None:
     page.get_by_key(f"first-label-{case_number(page)}").set_value(label)
     next(one for one in page.button if one.label == "Keep, and show the answer").click().run()
     assert not page.exception
+
+
+def reads() -> list[tuple[str, str, str]]:
+    with session() as opened:
+        rows = opened.scalars(select(ReadRow).order_by(ReadRow.id)).all()
+        return [(row.reader, row.first_label, row.label) for row in rows]
+
+
+def test_a_first_word_is_kept_at_once_and_the_last_word_completes_it(list_page: AppTest) -> None:
+    answered(0, "pneumonia", 0.9)
+    page = read_first(list_page)
+    say_first(page, "normal")
+    assert reads() == [("", "normal", "normal")]
+    page.radio[0].set_value("pneumonia")
+    next(one for one in page.button if one.label == "Keep my reading").click().run()
+    assert reads() == [("", "normal", "pneumonia")]
+    (found,) = worklist.reading_figures()
+    assert (found.reads, found.first, found.changed, found.followed) == (1, 1, 1, 1)
+
+
+def test_who_has_seen_an_answer_is_not_asked_as_if_it_were_hidden(list_page: AppTest) -> None:
+    answered(0, "pneumonia", 0.9)
+    list_page.run().button(key="worklist-read").click().run()
+    page = list_page.switch_page("pages/analyse.py").run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    page.toggle(key="read-first").set_value(True).run()
+    assert not page.exception
+    assert "What do you see?" not in texts(page)
+    assert "You have seen this answer before" in texts(page)
+
+
+def test_with_accounts_each_reader_is_asked_once_for_all_sessions(page: AppTest, home: Path) -> None:
+    case_id = answered(0, "pneumonia", 0.9)
+    worklist.keep_read(case_id, "normal", "anna", first_label="normal")
+    anna = access.Person("anna", access.READER)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(access, "_whom", [lambda: anna])
+        assert worklist.own_reads() == {case_id: worklist.Said("normal", 1)}
+        patch.setattr(access, "_whom", [lambda: access.Person("ben", access.READER)])
+        assert worklist.own_reads() == {}
+    assert worklist.own_reads() == {}  # without accounts nobody can be told apart
+
+
+def test_an_export_of_who_reads_first_leaves_out_what_they_have_not_read(list_page: AppTest) -> None:
+    ids = [*series(0.2, 0.8), answered(0, "pneumonia", 0.9)]
+    worklist.keep_read(ids[2], "pneumonia", "ben")
+    rows = worklist.as_rows(worklist.entries(), told={worklist.find(ids[0]).series})
+    told = {row["case"]: row for row in rows}
+    assert [told[one]["answer_hidden"] for one in ids] == [False, False, True]
+    assert [told[one]["risk"] for one in ids] == [0.2, 0.8, None]
+    shown = {"case", "added", "status", "sha256", "modality", "frames", "answer_hidden"}
+    assert {name for name, value in told[ids[2]].items() if value not in ("", None, 0)} == shown
+    assert list(rows[0]) == list(rows[-1])  # no column tells by being there
+    assert "answer_hidden" not in worklist.as_csv(worklist.entries())
+    list_page.run().toggle(key="read-first").set_value(True).run()
+    assert "leave the answers of cases out that you have not read yet" in texts(list_page)
+
+
+def test_who_reads_first_compares_only_with_pictures_they_have_read(list_page: AppTest) -> None:
+    (then,) = series(0.1, study="1.2.1")
+    (now,) = series(0.9, study="1.2.2")
+    page = read_first(list_page)
+    say_first(page, "normal")
+    assert page.header[0].value == f"Case {then}"
+    assert page.selectbox(key=f"prior-{case_number(page)}").options == []
+    assert "once you have read them" in texts(page)
+    page.button(key="next").click().run()
+    page.selectbox(key=f"model-{case_number(page)}").set_value("chest-xray").run()
+    assert page.header[0].value == f"Case {now}"
+    say_first(page, "normal")
+    (choice,) = page.selectbox(key=f"prior-{case_number(page)}").options
+    assert choice.startswith(f"Case {then}")
 
 
 def test_the_list_of_who_reads_first_tells_of_no_answer(list_page: AppTest) -> None:
@@ -293,10 +370,13 @@ def test_a_zip_and_a_bad_file_are_answered_read_first_and_removed(browser_page) 
     page.get_by_text("Answered (1)").wait_for()
     page.get_by_text("No model for it (3)").wait_for()
     page.get_by_text("Answering in the background").wait_for(state="detached")
-    page.get_by_role("button", name="Read from the top").click()
-    page.get_by_role("heading", name="Case 4").wait_for()  # the CT: it alone has a risk
-    assert page.get_by_text("Meier").count() == 0
     page.get_by_text("Read before the answer").click()
+    page.get_by_text("CSV and JSON leave the answers").wait_for()
+    page.get_by_role("button", name="Read from the top").click()
+    page.get_by_role("heading", name="Case 1").wait_for()
+    page.keyboard.press("p")
+    page.get_by_role("heading", name="Case 4").wait_for()  # the CT: it alone has an answer
+    assert page.get_by_text("Meier").count() == 0
     page.get_by_text("What do you see?").wait_for()
     assert page.get_by_text("Answer at the operating point").count() == 0
     page.get_by_text("something else", exact=True).click()
