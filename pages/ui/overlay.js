@@ -104,11 +104,14 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   };
   clear.onclick = () => layer?.clear();
   listeners?.abort();
-  listeners = new AbortController();
+  const own = new AbortController(); // this call may be cleaned up after the next one has begun
+  listeners = own;
   delete dataset.windowPreview; // the figure that follows is drawn with the new window
   let from = null;
   const listen = (name, act) =>
-    document.addEventListener(name, act, { capture: true, passive: false, signal: listeners.signal });
+    document.addEventListener(name, act, { capture: true, passive: false, signal: own.signal });
+  // What is clicked or typed next may draw the figure anew: its zoom goes first.
+  for (const name of ["pointerdown", "keydown"]) listen(name, () => document.querySelector(FIGURE)?.tellZoom?.());
   const isOnPicture = ({ target }) => target.closest?.(`${FIGURE} .draglayer`);
   const isWindowing = (event) => dataset.windowing === "true" && isOnPicture(event);
   const isMeasuring = (event) => dataset.measuring === "true" && layer && isOnPicture(event);
@@ -137,7 +140,7 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     key?.toLowerCase() === HOLD_KEY && !(ctrlKey || metaKey || altKey || target.closest?.(TYPING));
   listen("keydown", (event) => isHeld(event) && show(true));
   listen("keyup", ({ key }) => key?.toLowerCase() === HOLD_KEY && show());
-  window.addEventListener("blur", () => show(), { signal: listeners.signal });
+  window.addEventListener("blur", () => show(), { signal: own.signal });
   listen("keydown", (event) => {
     if (!(event.key in ARROWS) || !event.target.closest?.(`${FIGURE} .modebar`)) return;
     event.preventDefault(); // the page does not scroll
@@ -151,7 +154,7 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   hold.onpointerup = hold.onpointerleave = hold.onpointercancel = hold.onkeyup = hold.onblur = () => show();
 
   clearInterval(watch);
-  watch = setInterval(() => {
+  const ownWatch = setInterval(() => {
     const figure = document.querySelector(FIGURE);
     if (!figure?.on) return;
     if (layer?.figure !== figure || layer.scale.scan !== data.scale.scan) {
@@ -163,17 +166,21 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     figure.dataset.watched = data.case;
     figure.on("plotly_relayout", () => {
       clearTimeout(figure.zoomSettled);
-      figure.zoomSettled = setTimeout(() => {
+      figure.tellZoom = () => {
+        clearTimeout(figure.zoomSettled);
+        delete figure.tellZoom;
         const { xaxis, yaxis } = figure._fullLayout;
         setStateValue("zoom", { case: data.case, x: [...xaxis.range], y: [...yaxis.range] });
-      }, SETTLED_MS);
+      };
+      figure.zoomSettled = setTimeout(figure.tellZoom, SETTLED_MS);
     });
   }, 250);
+  watch = ownWatch;
 
   show();
   return () => {
-    clearInterval(watch);
-    listeners.abort();
+    clearInterval(ownWatch);
+    own.abort();
     show();
   };
 }

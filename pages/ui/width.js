@@ -11,10 +11,11 @@ export default function ({ data, setStateValue }) {
     if (room !== data.room) setStateValue("room", room);
   };
   listening?.abort();
-  listening = new AbortController();
-  window.addEventListener("resize", report, { signal: listening.signal });
+  const own = new AbortController(); // this call may be cleaned up after the next one has begun
+  listening = own;
+  window.addEventListener("resize", report, { signal: own.signal });
   const retint = () => setTimeout(() => setStateValue("dark", DARK.matches), THEME_MS);
-  DARK.addEventListener("change", retint, { signal: listening.signal });
+  DARK.addEventListener("change", retint, { signal: own.signal });
   report();
-  return () => listening.abort();
+  return () => own.abort();
 }

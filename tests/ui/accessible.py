@@ -13,10 +13,12 @@ import axe_playwright_python
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-STREAMLITS = {  # rules that Streamlit's own markup breaks, where no theme or style sheet reaches
-    # <section role="presentation" aria-label="…"> around the button of st.file_uploader. A best practice, not of WCAG:
-    # the button and the input inside have names and are reached by the keyboard.
-    "presentation-role-conflict",
+STREAMLITS = {  # best practices, not of WCAG, that Streamlit's own markup breaks, where no theme or style sheet reaches
+    # <section role="presentation" aria-label="…"> around the button of st.file_uploader, whose button and input have
+    # names and are reached by the keyboard.
+    "presentation-role-conflict": "stFileUploader",
+    # st.toast names a heading that it does not have. Its words are read out; on a busy machine it is still there.
+    "aria-dialog-name": "stToast",
 }
 THEMES = ("light", "dark")
 WIDTHS = {360: 780, 768: 1024, 1440: 1000, 1920: 1080, 3840: 2160}  # px, and heights that go with them
@@ -69,8 +71,9 @@ def check(page: Any, what: str) -> None:
             page.evaluate(AXE)
         options = {"runOnly": {"type": "tag", "values": RULES}, "resultTypes": ["violations"]}
         for one in page.evaluate(f"axe.run(document, {json.dumps(options)})")["violations"]:
-            if one["id"] not in STREAMLITS:
-                where = [f"{node['html'][:200]}\n    {node['failureSummary']}" for node in one["nodes"][:3]]
+            ours = [node for node in one["nodes"] if STREAMLITS.get(one["id"], "–") not in node["html"]]
+            where = [f"{node['html'][:200]}\n    {node['failureSummary']}" for node in ours[:3]]
+            if ours:
                 found.append("\n  ".join([f"{what}, {theme}: {one['id']}, {one['help']}", *where]))
     assert not found, "\n".join(found)
 

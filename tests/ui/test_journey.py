@@ -10,6 +10,7 @@ import pytest
 from tests.ui.browser import in_browser
 
 PLOT = ".st-key-evidence .js-plotly-plot"
+SOURCE = "document.querySelector('.st-key-evidence .imagelayer image').getAttribute('href')"
 MAPS = ".st-key-evidence .imagelayer image + image"
 SCREEN = f"""([x, y]) => {{
   const box = document.querySelector({PLOT!r} + " .draglayer .xy .nsewdrag").getBoundingClientRect();
@@ -25,7 +26,7 @@ def view_range(page) -> list[float]:  # type: ignore[no-untyped-def]
 
 def scan_source(page) -> str:  # type: ignore[no-untyped-def]
     """The picture of the scan as it is drawn."""
-    return page.locator(".st-key-evidence .imagelayer image").first.get_attribute("href")
+    return page.evaluate(SOURCE)
 
 
 def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  # type: ignore[no-untyped-def]
@@ -53,12 +54,14 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     box = page.locator(PLOT).bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.16, box["y"] + box["height"] * 0.5)
     page.mouse.wheel(0, -500)
-    page.wait_for_timeout(1500)
+    page.wait_for_function(f"Boolean(document.querySelector({PLOT!r}).tellZoom)")  # it has not gone to the server yet
     zoomed = view_range(page)
     assert 0 < zoomed[0] < zoomed[1] < 240  # all panels follow the first
 
-    page.get_by_text("Invert", exact=True).click()  # draws the figure anew
-    page.wait_for_timeout(2500)
+    before = scan_source(page)
+    page.get_by_text("Invert", exact=True).click()  # draws the figure anew, at once
+    page.wait_for_function("seen => " + SOURCE + " !== seen", arg=before)
+    page.wait_for_timeout(1000)
     assert view_range(page) == pytest.approx(zoomed)
 
     before = scan_source(page)
