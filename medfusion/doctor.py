@@ -139,7 +139,7 @@ def log() -> Finding:
 
 
 def disk() -> Finding:
-    places.home().mkdir(parents=True, exist_ok=True)
+    places.make_home()
     free = shutil.disk_usage(places.home()).free
     said = f"{free / 2**30:.0f} GB free where records, sets and runs lie"
     return Finding("ok", said) if free >= LITTLE_BYTES else Finding("warning", f"Only {said}. Free some space.")

@@ -18,6 +18,11 @@ def home() -> Path:
     return Path(os.environ.get("MEDFUSION_HOME") or PROJECT / ".data").absolute()
 
 
+def make_home() -> None:
+    """For its owner only, because it holds scans; one that is there already keeps its mode."""
+    home().mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def site_models() -> Path:
     """The site's own models: links into `versions`, or plain folders that were put there by hand."""
     return Path(os.environ.get("MEDFUSION_MODELS") or home() / "models").absolute()

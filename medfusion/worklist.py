@@ -166,7 +166,7 @@ def came_again(opened: Session, known: CaseRow, actor: str, link: str) -> bool:
 
 def check_disk(size: int) -> None:
     """Raises RecordsError when keeping so many bytes would leave too little for the records themselves."""
-    places.home().mkdir(parents=True, exist_ok=True)
+    places.make_home()
     free = shutil.disk_usage(places.home()).free
     if size + SPARE_BYTES > free:
         raise RecordsError(f"The disk has only {free >> 20} MB left, so no scan is kept. Free some space.")

@@ -28,7 +28,7 @@ def address() -> str:
 
 def logger(run_id: str, plan: Plan) -> MLFlowLogger:
     """Records the curves of a run under its id; a resumed run goes on in its own record."""
-    places.home().mkdir(parents=True, exist_ok=True)
+    places.make_home()
     made = MLFlowLogger(EXPERIMENT, run_id, address(), run_id=known_run(run_id))
     if known_run(run_id) is None:
         made.log_hyperparams(asdict(plan.settings) | {"model_id": plan.model_id})

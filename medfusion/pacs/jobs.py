@@ -53,7 +53,7 @@ def start(archive: str, picks: Sequence[Pick]) -> str:
     environment = os.environ | {"PYTHONPATH": str(places.PROJECT), "MEDFUSION_HOME": str(places.home())}
     if "MEDFUSION_PACS" in environment:
         environment["MEDFUSION_PACS"] = str(config.path())
-    places.home().mkdir(parents=True, exist_ok=True)
+    places.make_home()
     with (places.home() / "fetch.log").open("ab") as log:
         child = subprocess.Popen(
             [sys.executable, "-m", "medfusion.pacs.jobs", job_id], stdin=subprocess.PIPE, stdout=log, stderr=log,

@@ -47,7 +47,7 @@ def main(say: Callable[[str], None], stop: threading.Event | None = None) -> Non
     if threading.current_thread() is threading.main_thread():
         for one in (signal.SIGTERM, signal.SIGINT):
             signal.signal(one, lambda *_: ended.set())
-    places.home().mkdir(parents=True, exist_ok=True)
+    places.make_home()
     try:
         with places.lock(ACTOR).acquire(timeout=0):
             server = begin(Incoming(listener, settings.archives.get(listener.archive), say))

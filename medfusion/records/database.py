@@ -57,6 +57,7 @@ def session(writes: bool = False) -> Iterator[Session]:
 def engine(url: str, process: int) -> Engine:
     """Connected, with all tables as this version wants them. A process that forked makes its own."""
     try:
+        places.make_home()
         parsed = make_url(url)
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
@@ -118,7 +119,6 @@ def migrate(made: Engine) -> None:
     newest = ScriptDirectory.from_config(config).get_current_head()
     if version(made) == newest:
         return
-    places.home().mkdir(parents=True, exist_ok=True)
     with FileLock(places.home() / "migrate.lock"):
         if version(made) == newest:
             return

@@ -33,7 +33,7 @@ def pseudonym(text: str, purpose: str) -> str:
 def key(at: Path) -> bytes:
     """Read, or made at the first use. Only its owner can read it. Raises RecordsError."""
     try:
-        at.parent.mkdir(parents=True, exist_ok=True)
+        at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         fresh = at.with_name(f".{at.name}.{secrets.token_hex(4)}")
         if not at.exists():
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123

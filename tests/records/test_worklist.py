@@ -291,6 +291,12 @@ def test_risk_is_what_is_left_beside_the_harmless_classes():
     assert triage.uncertainty_of(np.array([0.5, 1.0]), "multilabel") == pytest.approx(0.5, abs=1e-6)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows keeps rights elsewhere")
+def test_a_folder_made_for_the_records_is_for_its_owner_only(home):
+    worklist.add(png(0))
+    assert home.stat().st_mode & 0o077 == 0
+
+
 def test_two_processes_that_add_at_once_lose_nothing(home):
     program = (
         "import sys; from medfusion import worklist; from tests.records.scans import png\n"
