@@ -12,6 +12,8 @@ from pages.ui import state
 from pages.ui.components import page_head
 from pages.ui.messages import explained_errors, plain
 
+LOOK_S = 15.0  # between looks at whether somebody is still there
+
 
 def at_work() -> Person:
     """Who calls, whether from a page, a fragment or a callback of a widget."""
@@ -92,3 +94,11 @@ def show(who: Person) -> None:
             if has_provider() and st.user.is_logged_in:
                 st.logout()
             st.rerun()
+    clear_screen()
+
+
+@st.fragment(run_every=LOOK_S)
+def clear_screen() -> None:
+    """No scan stays in sight of who walks by: the screen is cleared, though nobody does anything."""
+    if state.is_away():
+        st.rerun()

@@ -294,12 +294,18 @@ def signed_in() -> Person | None:
     kept = memory()
     if kept.person is None:
         return None
-    if time.monotonic() - kept.seen_s > 60 * session_minutes():
+    if is_away():
         sign_out()
         say("login", "You were away for a while. Sign in again.")
         return None
     kept.seen_s = time.monotonic()
     return kept.person
+
+
+def is_away() -> bool:
+    """Whether somebody signed in and has done nothing for too long. Asking does not count as doing."""
+    kept = memory()
+    return kept.person is not None and time.monotonic() - kept.seen_s > 60 * session_minutes()
 
 
 def session_minutes() -> float:

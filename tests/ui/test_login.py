@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,18 @@ def test_signing_out_and_being_away_end_the_session(page: AppTest, monkeypatch: 
     monkeypatch.setattr(state, "SESSION_MINUTES", -1.0)
     assert titles(page.run()) == ["Sign in"]
     assert "You were away" in page.info[0].value
+
+
+def test_asking_whether_somebody_is_away_does_not_keep_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = state.Memory()
+    monkeypatch.setattr(state, "memory", lambda: kept)
+    assert not state.is_away()  # nobody has signed in
+    kept.person, kept.seen_s = access.Person("anna", access.READER), time.monotonic()
+    assert not state.is_away()
+    kept.seen_s -= 60 * state.session_minutes() + 1
+    before = kept.seen_s
+    assert state.is_away() and state.is_away()
+    assert kept.seen_s == before
 
 
 def test_a_public_address_without_accounts_is_refused_with_what_to_set(page: AppTest, monkeypatch) -> None:  # type: ignore[no-untyped-def]
