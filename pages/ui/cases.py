@@ -152,8 +152,8 @@ def show_table(shown: list[Entry], is_hidden: bool) -> list[Entry]:
         "Scan": [thumbnail(one) for one in part],
         "Case": [one.id for one in part],
         "Answer": [status_words(one) if is_hidden or not one.answer else answer_words(one.answer) for one in part],
-        "Risk": [one.answer.risk if one.answer else None for one in part],
-        "Uncertainty": [one.answer.uncertainty if one.answer else None for one in part],
+        "Risk": [uncertain(one.answer.risk) if one.answer else None for one in part],
+        "Uncertainty": [uncertain(one.answer.uncertainty) if one.answer else None for one in part],
         "Read": [("yes" if is_hidden else spoken(one.label or "")) if one.id in read else "" for one in part],
         "What": [kind_words(one, sizes) for one in part],
         "Patient": [one.patient[:8] for one in part],
@@ -176,6 +176,11 @@ def show_table(shown: list[Entry], is_hidden: bool) -> list[Entry]:
         },
     )  # fmt: skip
     return [part[row] for row in chosen["selection"]["rows"] if row < len(part)]
+
+
+def uncertain(share: float) -> float:
+    """No column claims certainty, as no words do (messages.percent)."""
+    return min(max(share, 0.001), 0.999)
 
 
 def share_column(help: str) -> ColumnConfig:

@@ -78,6 +78,13 @@ def test_the_riskiest_case_is_on_top_and_filters_narrow_the_list(list_page: AppT
     assert "No case passes" in list_page.info[0].value
 
 
+def test_no_column_claims_certainty(list_page: AppTest) -> None:
+    answered(0, "pneumonia", 1.0, uncertainty=0.0)
+    assert rows(list_page.run())
+    assert list(list_page.dataframe[0].value["Risk"]) == [0.999]
+    assert list(list_page.dataframe[0].value["Uncertainty"]) == [0.001]
+
+
 def test_slices_of_a_series_are_one_row_unless_asked_for(list_page: AppTest) -> None:
     ids = [worklist.add(dicom(instance))[0] for instance in (1, 2, 3)]
     assert rows(list_page.run()) == ids[:1]
