@@ -41,6 +41,7 @@ def made(content: bytes, model_id: str, frame: int, method: str, device: str | N
         raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
     scan, model = read_scan(content, name), load(model_id, device)
     frame_index(scan, frame + 1)
-    target = target_of(model, scan, frame, None)
+    prediction = inference.predict(model, scan, frame)
+    target = target_of(prediction, None)
     maps = [explain(model, scan, target, one, frame, 0) for one in methods]
-    return Report(content, scan, model, inference.predict(model, scan, frame), maps, Tests())
+    return Report(content, scan, model, prediction, maps, Tests())
