@@ -159,8 +159,8 @@ def calls_of(module) -> list[str]:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("module", "name"),
     [(module, name) for module in (answers, service) for name in calls_of(module) if name not in UNGUARDED]
-    + [(worklist, name) for name in ("add", "counts", "entries", "find", "keep_read", "reading_figures", "remove",
-                                     "risk_along", "series_sizes", "with_series", "remove_patient", "expire")]
+    + [(worklist, name) for name in ("add", "counts", "entries", "find", "keep_read", "own_reads", "reading_figures",
+                                     "remove", "risk_along", "series_sizes", "with_series", "remove_patient", "expire")]
     + [(access, name) for name in ("keep", "list_accounts", "remove")] + [(doctor, "check")],
 )  # fmt: skip
 def test_nobody_gets_nothing(whom, module, name):
