@@ -33,6 +33,8 @@ def with_splits(data: LabelledSet, seed: int = 0) -> LabelledSet:
     with it on cases that this one has learned.
     Where a case may have several labels, it is stratified by the rarest of them.
     """
+    if len(data.classes) < 2 and not data.several:
+        raise DataError(f"All cases are {data.classes[0]!r}. A model tells at least two classes apart: add another one.")
     split = data if data.has_splits else _divide(data, seed)
     counts = split.counts()
     for name in ("train", "val", *(["test"] if "test" in counts else [])):
@@ -64,13 +66,15 @@ def _divide(data: LabelledSet, seed: int) -> LabelledSet:
     patients = np.array([case.patient_id for case in data.cases])
     strata = rarest_label(data.labels())
     sizes = data.labels().sum(axis=0) if data.several else np.bincount(strata)
-    rarest = int(np.argmin(sizes))
-    count = min(FOLDS[1], int(sizes[rarest]) // FEWEST_CASES)
-    if count < FOLDS[0]:
+    needed = FOLDS[0] * FEWEST_CASES
+    short = {name: int(size) for name, size in zip(data.classes, sizes, strict=True) if size < needed}
+    if short:
+        have = ", ".join(f"{name!r} has {size} cases" for name, size in short.items())
+        more = ", ".join(f"{needed - size} to {name!r}" for name, size in short.items())
         raise DataError(
-            f"Class {data.classes[rarest]!r} has {sizes[rarest]} cases; {FOLDS[0] * FEWEST_CASES} are needed, so that "
-            f"training, validation and test have some. Add {FOLDS[0] * FEWEST_CASES - sizes[rarest]}."
+            f"Class {have}; {needed} of each are needed, so that training, validation and test have some. Add {more}."
         )
+    count = min(FOLDS[1], int(min(sizes)) // FEWEST_CASES)
     if len(set(patients)) < count:
         raise DataError(f"All cases are of {len(set(patients))} patients; {count} are needed. Add cases of others.")
     folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)

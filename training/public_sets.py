@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -64,9 +65,9 @@ def run(options: argparse.Namespace) -> str:
 
 
 def list_public() -> list[PublicSet]:
-    """Sets of flat pictures that are not too large to be read as one."""
+    """Sets of flat pictures that are not too large to be read as one, the smallest first: it is the quickest to try."""
     found = [public(name, info) for name, info in catalogue().items() if not name.endswith("3d")]
-    return [one for one in found if one.pictures <= MAX_FILES]
+    return sorted((one for one in found if one.pictures <= MAX_FILES), key=lambda one: one.pictures)
 
 
 def find_public(name: str) -> PublicSet:
@@ -134,10 +135,11 @@ def download(address: str, into: Path, progress: Progress | None) -> None:
                 if progress and total:
                     progress(min(1.0, file.tell() / total))
     except OSError as error:  # no network, no such host, broken off
-        name = into.name.split(".")[0]
+        name, reason = into.name.split(".")[0], getattr(error, "reason", error)
         raise DataError(
-            f"{name}.npz could not be downloaded ({getattr(error, 'reason', error)}). Check the network, or put the "
-            "file into the folder that MEDMNIST_ROOT names."
+            f"{name}.npz could not be downloaded from {urlsplit(address).hostname} "
+            f"({getattr(reason, 'strerror', None) or reason}). Check the network, or have your administrator put the "
+            "file into the folder medmnist of this installation, or where MEDMNIST_ROOT says."
         ) from error
 
 

@@ -229,8 +229,20 @@ def test_a_split_keeps_patients_apart_and_classes_in_proportion():
 
 
 def test_too_few_cases_are_refused_with_the_class():
-    with pytest.raises(DataError, match=r"Class 'ill' has 2 cases; 20 are needed, .* Add 18\."):
+    with pytest.raises(DataError, match=r"Class 'ill' has 13 cases; 20 of each .* Add 7 to 'ill'\."):
+        with_splits(labelled(1, 39), seed=0)
+
+
+def test_all_classes_with_too_few_cases_are_named_at_once():
+    with pytest.raises(DataError, match=r"Class 'ill' has 2 cases, 'well' has 4 cases; .* Add 18 to 'ill', 16 to "):
         with_splits(labelled(1, 6), seed=0)
+
+
+def test_a_set_of_one_class_is_refused():
+    data = labelled(1, 60)
+    well = replace(data, cases=tuple(case for case in data.cases if case.label == "well"), classes=("well",))
+    with pytest.raises(DataError, match="All cases are 'well'"):
+        with_splits(well)
 
 
 def test_twenty_cases_of_each_class_are_just_enough():
