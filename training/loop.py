@@ -119,7 +119,8 @@ class Learner(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
         )
-        steps = int(self.trainer.estimated_stepping_batches)
+        # Lightning's estimated_stepping_batches would start the workers, before a run that goes on knows its epoch
+        steps = config.epochs * int(self.trainer.limit_train_batches) // self.trainer.accumulate_grad_batches
         warmup = max(1, int(config.warmup * steps))
         clock = next((one for one in self.trainer.callbacks if isinstance(one, Timer)), None)  # type: ignore[attr-defined]
 
@@ -154,6 +155,9 @@ class Feed(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
         gpu = config.device != "cpu" and torch.cuda.is_available()
+        assert self.trainer is not None
+        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # as Lightning counts, but before workers begin
+        self.order.set_epoch(epoch)
         cv2.setNumThreads(1)  # a worker forked beside OpenCV's threads would wait for them, which it has not, for ever
         return DataLoader(
             self.train, self.order.share, sampler=self.order, num_workers=workers(config, gpu),

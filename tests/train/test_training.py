@@ -96,9 +96,11 @@ def fit(train, val, config, folder, resume=False):
     return loop.fit(network, train, val, "binary", config, folder, resume, trained=trained)
 
 
-def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch, workers):
     train, val = pictures(24, 1), pictures(12, 2)
-    whole = fit(train, val, SMALL, tmp_path / "whole").state_dict()
+    small = replace(SMALL, workers=workers)
+    whole = fit(train, val, small, tmp_path / "whole").state_dict()
     step = loop.Learner.training_step
 
     def die(self, batch, index):
@@ -108,7 +110,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop.Learner, "training_step", die)
     with pytest.raises(OSError, match="power cut"):
-        fit(train, val, SMALL, tmp_path / "cut")
+        fit(train, val, small, tmp_path / "cut")
     epochs = []
 
     def count(self, batch, index):
@@ -116,7 +118,7 @@ def test_a_run_that_died_goes_on_to_the_same_weights(tmp_path, monkeypatch):
         return step(self, batch, index)
 
     monkeypatch.setattr(loop.Learner, "training_step", count)
-    resumed = fit(train, val, SMALL, tmp_path / "cut", resume=True).state_dict()
+    resumed = fit(train, val, small, tmp_path / "cut", resume=True).state_dict()
     assert set(epochs) == {2}  # nothing is trained again
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     last, last_resumed = (
