@@ -109,6 +109,8 @@ def work(folder: Path) -> None:
 
 def in_words(error: Exception, folder: Path) -> str:
     """One sentence with cause and next step; the log has the rest."""
+    if isinstance(error, (MedFusionError, FileNotFoundError)) and is_set_gone(folder):
+        return "The labelled set is not there any more. Have it put back and go on, or bring it again for a new run."
     if isinstance(error, MedFusionError):
         return str(error)
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
@@ -119,6 +121,12 @@ def in_words(error: Exception, folder: Path) -> str:
     if isinstance(error, FileNotFoundError):
         return "A file that the run needs is not there any more. Upload the set again and start a new run."
     return f"The run ended by a fault of the program ({type(error).__name__}). Its log tells more; try to go on."
+
+
+def is_set_gone(folder: Path) -> bool:
+    with suppress(MedFusionError):
+        return not jobs.find(folder.name).source.exists()
+    return False
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def test_a_set_that_vanished_is_told_in_a_sentence(labelled_zip):
     labelled_zip.unlink()
     failed = ended(jobs.start(PLAN, labelled_zip).id)
     assert failed.status == jobs.FAILED
-    assert failed.message == "There is no file or folder 'sides.zip'. Check the path."
+    assert failed.message.startswith("The labelled set is not there any more. Have it put back")
     assert "Traceback" in (failed.folder / jobs.LOG).read_text()  # the rest is for who looks for the cause
 
 

@@ -94,7 +94,8 @@ def summary(stored: StoredSet) -> str:
     classes = next(iter(stored.found.counts.values()))
     blocks = len(stored.found.blocks)
     fit = f"{blocks} {'thing' if blocks == 1 else 'things'} to mend" if blocks else "fit to train on"
-    return f"{place}{stored.found.pictures:,} pictures of {len(classes)} classes, {fit}"
+    several = f"{len(classes)} classes" if len(classes) > 1 else "1 class"
+    return f"{place}{stored.found.pictures:,} pictures of {several}, {fit}"
 
 
 def choose(set_id: str) -> None:

@@ -153,14 +153,13 @@ def show_case(run: Run, name: str, said: str) -> None:
 
 
 def show_maps(run: Run, found: dict[str, Any]) -> None:
-    """The worst errors, and what both models looked at."""
+    """The worst errors, and what the new model and its start looked at."""
     if not found["maps"]:
         st.caption("No held-out case was answered wrongly.")
         return
     alike = [one["likeness"] for one in found["maps"] if "likeness" in one]
-    with st.expander(
-        f"The {len(found['maps'])} worst errors, with what both models looked at", icon=":material/error:"
-    ):
+    seen = "what both models looked at" if alike else "what the model looked at"
+    with st.expander(f"The {len(found['maps'])} worst errors, with {seen}", icon=":material/error:"):
         if alike:
             mean = sum(alike) / len(alike)
             st.caption(

@@ -107,7 +107,7 @@ def figures_of(run: Run) -> dict[str, object]:
     except MedFusionError:
         return {}
     figures = {name: round(found["child"][name]["value"], 3) for name in ("auroc", "accuracy")}
-    return figures | {"verdict": found["verdict"]}
+    return figures | {"verdict": "" if found["verdict"] == "alone" else found["verdict"]}
 
 
 def interval_of(run: Run, key: str, figures: dict[str, object]) -> str:
