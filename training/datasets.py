@@ -34,7 +34,9 @@ def with_splits(data: LabelledSet, seed: int = 0) -> LabelledSet:
     Where a case may have several labels, it is stratified by the rarest of them.
     """
     if len(data.classes) < 2 and not data.several:
-        raise DataError(f"All cases are {data.classes[0]!r}. A model tells at least two classes apart: add another one.")
+        raise DataError(
+            f"All cases are {data.classes[0]!r}. A model tells at least two classes apart: add another one."
+        )
     split = data if data.has_splits else _divide(data, seed)
     counts = split.counts()
     for name in ("train", "val", *(["test"] if "test" in counts else [])):

@@ -156,8 +156,8 @@ class Feed(lightning.LightningDataModule):
         config = self.config
         gpu = config.device != "cpu" and torch.cuda.is_available()
         assert self.trainer is not None
-        epoch = self.trainer.fit_loop.epoch_progress.current.processed  # as Lightning counts, but before workers begin
-        self.order.set_epoch(epoch)
+        counted = self.trainer.fit_loop.epoch_progress.current
+        self.order.set_epoch(counted.processed)  # type: ignore[attr-defined]  # as Lightning does once workers have begun
         cv2.setNumThreads(1)  # a worker forked beside OpenCV's threads would wait for them, which it has not, for ever
         return DataLoader(
             self.train, self.order.share, sampler=self.order, num_workers=workers(config, gpu),
