@@ -33,7 +33,18 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed"
 INTERRUPTED = "interrupted"  # never written: what queued or running is without a process
 PLAN, SOURCE, STATE, PROCESS = "plan.json", "source.json", "state.json", "process.json"
 STOP, LOG = "stop", "log.txt"
-HEAVY = ("ray", "checkpoints", "pictures.npy", "pictures.done", "curves", "model", "folds", "trials", "search.db")
+HEAVY = (
+    "reserve",
+    "ray",
+    "checkpoints",
+    "pictures.npy",
+    "pictures.done",
+    "curves",
+    "model",
+    "folds",
+    "trials",
+    "search.db",
+)
 POLL_S = 0.5
 ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 
