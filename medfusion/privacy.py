@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from medfusion.errors import DamagedFile
 from medfusion.imaging import display, read_scan
 from medfusion.imaging.dicom import check_inflated
+from medfusion.imaging.dicom_headers import may_show_text
 from medfusion.imaging.formats import recognise
 from medfusion.imaging.reader import quiet_decoders
 from medfusion.records import keys
@@ -28,7 +29,6 @@ from medfusion.types import DEFAULT_LIMITS, Limits, Stripped
 
 SHIFT_DAYS = 20_000  # so many calendars
 METHOD = "PS3.15 basic profile"
-OFTEN_BURNED_IN = ("US", "XC", "OT", "ES", "SC", "IVUS")  # modalities whose devices write into the picture
 
 
 def keeps_identity() -> bool:
@@ -90,12 +90,6 @@ def day_of(data: Dataset) -> int | None:
         return None
     patient = str(data.get("PatientID") or data.get("PatientName") or "").strip()
     return date.toordinal() + int(keys.sign(patient, "calendar")[:8], 16) % SHIFT_DAYS
-
-
-def may_show_text(data: Dataset) -> bool:
-    """Whether the file says that text is burned in, or says nothing although its kind often has some."""
-    said = str(data.get("BurnedInAnnotation") or "").upper()
-    return said == "YES" or (said != "NO" and str(data.get("Modality") or "") in OFTEN_BURNED_IN)
 
 
 def anonymous(data: Dataset, known: Stripped) -> bytes:

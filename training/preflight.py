@@ -29,13 +29,15 @@ from medfusion.sources import at_hand
 from medfusion.types import InputSpec
 from training.datasets import with_splits
 from training.kinds import Kinds, guess, spread
-from training.sheets import Sheets
+from training.sheets import SHEET, Sheets, side_by_side, thumb
 
 ALIKE_BITS = 10  # of 256: at most so many differ between near duplicates
 HASH_SIDE = 16
 MIXED = 0.2  # share of pictures of a second kind: worth a word
 UNEQUAL = 3  # times as many cases in the largest class as in the smallest: worth a word
 NAMED = 5  # files that a sentence names at most
+DRAWN = 12  # groups of copies that are drawn
+COPIES = "copies"  # the folder of these drawings, beside the sheets
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def preflight(
 ) -> Preflight:
     """Look at every file of a set. progress may raise Cancelled.
 
-    left_out: files that training will not use, either. sheets: a folder for a sheet of pictures a class.
+    left_out: files that training will not use, either. sheets: a folder for a sheet of pictures a class, and for
+    copies/NUMBER.webp, the first groups of copies in their order.
     """
     data = data.without(left_out)
     if not data.cases:
@@ -121,6 +124,8 @@ def preflight(
         raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
     groups = alike(np.stack([one.bits for one in seen]))
     duplicates = [[seen[index].case for index in group] for group in groups]
+    if sheets:
+        draw_copies(data, duplicates[:DRAWN], sheets / COPIES)
     planned, few = divided(data, seen)
     blocks = [
         *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
@@ -159,6 +164,18 @@ def alike(bits: np.ndarray) -> list[list[int]]:
     linked = coo_array((np.ones(len(pairs)), (rows, columns)), shape=(len(bits), len(bits)))
     _, group_of = connected_components(linked, directed=False)
     return [np.flatnonzero(group_of == group).tolist() for group in np.unique(group_of[rows])]
+
+
+def draw_copies(data: LabelledSet, duplicates: Sequence[Sequence[Case]], folder: Path) -> None:
+    """NUMBER.webp for each group, its first pictures in one row: are they really the same?"""
+    if not duplicates:
+        return
+    folder.mkdir(exist_ok=True)
+    rows = [group[: SHEET[0]] for group in duplicates]
+    wanted = replace(data, cases=tuple(case for row in rows for case in row))
+    thumbs = {case.path: thumb(display(read_scan(read(), case.path))) for case, read in files_of(wanted)}
+    for number, row in enumerate(rows, start=1):
+        side_by_side([thumbs[case.path] for case in row], len(row)).save(folder / f"{number}.webp", quality=85)
 
 
 def two_labels(duplicates: Iterable[list[Case]]) -> list[str]:

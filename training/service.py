@@ -46,6 +46,7 @@ __all__ = [
     "cancel",
     "card_of",
     "check",
+    "copies",
     "crossed_of",
     "delete",
     "delete_set",
@@ -86,7 +87,8 @@ resume, delete, finish = trains(jobs.resume), trains(jobs.delete), trains(jobs.f
 list_runs, find_run, read_events = trains(jobs.list_runs), trains(jobs.find), trains(events.read_events)
 leave_out, delete_set = trains(sets.leave_out), trains(sets.delete)
 list_sets, find_set, check = trains(sets.list_sets), trains(sets.find), trains(sets.check)
-sheets, forget_check, keep_public = trains(sets.sheets), trains(sets.forget_check), trains(public_sets.keep_public)
+sheets, copies, forget_check = trains(sets.sheets), trains(sets.copies), trains(sets.forget_check)
+keep_public = trains(public_sets.keep_public)
 read_plan, estimate = trains(plan.read_plan), trains(trial.estimate)
 promote, roll_back = trains(promotion.promote), trains(promotion.roll_back)
 objections, result_of = trains(promotion.objections), trains(promotion.result_of)

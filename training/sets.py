@@ -20,7 +20,7 @@ from medfusion import places
 from medfusion.errors import DataError
 from medfusion.labelled import LabelledSet, read_labelled
 from training import jobs
-from training.preflight import Preflight, preflight
+from training.preflight import COPIES, Preflight, preflight
 
 NAME, ORIGIN, ZIP = "name.txt", "origin.json", "data.zip"
 FOUND, LEFT_OUT, SHEETS = "preflight.json", "left_out.json", "sheets"
@@ -165,6 +165,12 @@ def sheets(set_id: str) -> list[Path]:
     """One picture a class, in the order of the classes."""
     found = (folder_of(set_id) / SHEETS).glob("*.webp")
     return sorted(found, key=lambda path: int(path.name.split("-")[0]))
+
+
+def copies(set_id: str) -> list[Path]:
+    """One picture for each of the first groups of copies, in the order of the groups."""
+    found = (folder_of(set_id) / SHEETS / COPIES).glob("*.webp")
+    return sorted(found, key=lambda path: int(path.stem))
 
 
 def delete(set_id: str) -> None:

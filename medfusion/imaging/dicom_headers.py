@@ -15,6 +15,7 @@ from medfusion.imaging.geometry import direction
 from medfusion.types import Identity, VoiLut, Window
 
 AT_DETECTOR = "Distances are measured at the detector: in the body they are smaller by the magnification"
+OFTEN_BURNED_IN = ("US", "XC", "OT", "ES", "SC", "IVUS")  # modalities whose devices write into the picture
 FUNCTIONS = {"LINEAR": "LINEAR", "LINEAR_EXACT": "LINEAR_EXACT", "SIGMOID": "SIGMOID"}
 
 
@@ -237,9 +238,17 @@ def notes(dataset: Dataset) -> tuple[str, ...]:
     found = []
     if text(dataset, "BurnedInAnnotation") == "YES":
         found.append("The file says that text is burned into the picture; it may identify the patient.")
+    elif may_show_text(dataset):
+        found.append("Devices of this kind often write into the picture; text there may identify the patient.")
     if text(dataset, "LossyImageCompression") == "01":
         found.append("The picture was compressed with loss; fine detail may be missing.")
     return tuple(found)
+
+
+def may_show_text(dataset: Dataset) -> bool:
+    """Whether the file says that text is burned in, or says nothing although its kind often has some."""
+    said = text(dataset, "BurnedInAnnotation")
+    return said == "YES" or (said != "NO" and text(dataset, "Modality") in OFTEN_BURNED_IN)
 
 
 def identity(dataset: Dataset) -> Identity:

@@ -268,6 +268,12 @@ def test_spacing_of_ultrasound_comes_from_its_region_in_centimetres():
     assert read_scan(data).spacing_mm == pytest.approx((0.2, 0.5))
 
 
+@pytest.mark.parametrize(("said", "modality", "warned"), [("NO", "US", False), ("", "US", True), ("", "DX", False)])
+def test_text_in_the_picture_is_warned_of_where_its_kind_often_has_some(said, modality, warned):
+    scan = read_scan(dicom(ramp(), Modality=modality, BurnedInAnnotation=said))
+    assert any("often write into the picture" in note for note in scan.notes) is warned
+
+
 def test_headers_are_kept_and_identity_only_when_asked_for():
     data = dicom(
         ramp(),

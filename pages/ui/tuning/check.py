@@ -13,6 +13,7 @@ from training import service
 from training.service import Preflight, StoredSet
 
 SHOWN = 50  # names that a list shows at most
+COPY_PX = 128
 
 
 def show() -> None:
@@ -27,7 +28,7 @@ def show() -> None:
         return
     show_verdict(stored, found)
     show_counts(found)
-    show_problems(found)
+    show_problems(stored, found)
     show_sheets(stored, found)
     st.button("Check again", icon=":material/refresh:", on_click=check_again, args=(stored.id,))
 
@@ -108,7 +109,7 @@ def show_counts(found: Preflight) -> None:
             st.caption("No split is given: this one keeps each patient on one side.")
 
 
-def show_problems(found: Preflight) -> None:
+def show_problems(stored: StoredSet, found: Preflight) -> None:
     if found.unreadable:
         with st.expander(f"{len(found.unreadable)} files cannot be read", icon=":material/broken_image:"):
             lines = [f"- **{plain(path)}**: {plain(why)}" for path, why in list(found.unreadable.items())[:SHOWN]]
@@ -117,7 +118,11 @@ def show_problems(found: Preflight) -> None:
                 st.caption(f"and {len(found.unreadable) - SHOWN} more")
     if found.duplicates:
         with st.expander(f"{len(found.duplicates)} groups of copies or near copies", icon=":material/content_copy:"):
-            st.markdown("\n".join(f"- {plain(', '.join(group[:6]))}" for group in found.duplicates[:SHOWN]))
+            drawn = service.copies(stored.id)
+            for group, row in zip(found.duplicates, drawn, strict=False):
+                names = plain(", ".join(group[:6]))
+                st.image(file_uri(row), caption=names, width=COPY_PX * len(group[:6]), alt=f"Side by side: {names}")
+            st.markdown("\n".join(f"- {plain(', '.join(group[:6]))}" for group in found.duplicates[len(drawn) : SHOWN]))
             if len(found.duplicates) > SHOWN:
                 st.caption(f"and {len(found.duplicates) - SHOWN} more")
 
