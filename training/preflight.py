@@ -127,10 +127,10 @@ def preflight(
     if sheets:
         draw_copies(data, duplicates[:DRAWN], sheets / COPIES)
     planned, few = divided(data, seen)
+    blocking = [*two_labels(duplicates), *on_both_sides(duplicates, data.has_splits)]
     blocks = [
         *(f"{path}: {reason} Mend or remove this file." for path, reason in list(unreadable.items())[:NAMED]),
-        *two_labels(duplicates),
-        *on_both_sides(duplicates, data.has_splits),
+        *blocking,
         *few,
     ]
     if len(unreadable) > NAMED:
@@ -138,9 +138,10 @@ def preflight(
     sizes = sorted((one.size_px for one in seen), key=lambda size: size[0] * size[1])
     copies = [[case.path for case in group] for group in duplicates]
     kinds = guess(looked_at)
+    advised = [*advice(data, [] if blocking else duplicates), *mixed(kinds)]
     return Preflight(
         len(data.cases), data.counts(), sizes[0], sizes[-1], unreadable, copies, blocks,
-        [*unreadable, *spare(duplicates)], list(left_out), [*advice(data, duplicates), *mixed(kinds)], kinds.counts,
+        [*unreadable, *spare(duplicates)], list(left_out), advised, kinds.counts,
         kinds.model_id, dict(Counter(one.modality for one in seen if one.modality)), planned, data.several,
     )  # fmt: skip
 

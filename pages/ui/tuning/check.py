@@ -119,9 +119,10 @@ def show_problems(stored: StoredSet, found: Preflight) -> None:
     if found.duplicates:
         with st.expander(f"{len(found.duplicates)} groups of copies or near copies", icon=":material/content_copy:"):
             drawn = service.copies(stored.id)
-            for group, row in zip(found.duplicates, drawn, strict=False):
-                names = plain(", ".join(group[:6]))
-                st.image(file_uri(row), caption=names, width=COPY_PX * len(group[:6]), alt=f"Side by side: {names}")
+            with st.container(horizontal=True, gap="medium"):
+                for group, row in zip(found.duplicates, drawn, strict=False):
+                    names = plain(", ".join(group[:6]))
+                    st.image(file_uri(row), caption=names, width=COPY_PX * len(group[:6]), alt=f"Side by side: {names}")
             st.markdown("\n".join(f"- {plain(', '.join(group[:6]))}" for group in found.duplicates[len(drawn) : SHOWN]))
             if len(found.duplicates) > SHOWN:
                 st.caption(f"and {len(found.duplicates) - SHOWN} more")
