@@ -110,8 +110,6 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
   let from = null;
   const listen = (name, act) =>
     document.addEventListener(name, act, { capture: true, passive: false, signal: own.signal });
-  // What is clicked or typed next may draw the figure anew: its zoom goes first.
-  for (const name of ["pointerdown", "keydown"]) listen(name, () => document.querySelector(FIGURE)?.tellZoom?.());
   const isOnPicture = ({ target }) => target.closest?.(`${FIGURE} .draglayer`);
   const isWindowing = (event) => dataset.windowing === "true" && isOnPicture(event);
   const isMeasuring = (event) => dataset.measuring === "true" && layer && isOnPicture(event);
@@ -166,13 +164,10 @@ export default function ({ parentElement, data, setStateValue, setTriggerValue }
     figure.dataset.watched = data.case;
     figure.on("plotly_relayout", () => {
       clearTimeout(figure.zoomSettled);
-      figure.tellZoom = () => {
-        clearTimeout(figure.zoomSettled);
-        delete figure.tellZoom;
+      figure.zoomSettled = setTimeout(() => {
         const { xaxis, yaxis } = figure._fullLayout;
         setStateValue("zoom", { case: data.case, x: [...xaxis.range], y: [...yaxis.range] });
-      };
-      figure.zoomSettled = setTimeout(figure.tellZoom, SETTLED_MS);
+      }, SETTLED_MS);
     });
   }, 250);
   watch = ownWatch;
