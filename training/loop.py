@@ -155,9 +155,9 @@ class Feed(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, Tensor]]:
         config = self.config
         gpu = config.device != "cpu" and torch.cuda.is_available()
-        assert self.trainer is not None
-        counted = self.trainer.fit_loop.epoch_progress.current
-        self.order.set_epoch(counted.processed)  # type: ignore[attr-defined]  # as Lightning does once workers have begun
+        if self.trainer:  # tells the epoch itself, but once workers have begun
+            counted = self.trainer.fit_loop.epoch_progress.current
+            self.order.set_epoch(counted.processed)  # type: ignore[attr-defined]
         cv2.setNumThreads(1)  # a worker forked beside OpenCV's threads would wait for them, which it has not, for ever
         return DataLoader(
             self.train, self.order.share, sampler=self.order, num_workers=workers(config, gpu),
