@@ -21,6 +21,7 @@ from filelock import Timeout
 from PIL import Image
 
 from medfusion import places, worklist
+from medfusion.background import give_way
 from medfusion.errors import MedFusionError
 from medfusion.triage import BATCH, risk_of, uncertainty_of
 from medfusion.types import ModelCard, Route, Scan
@@ -37,7 +38,6 @@ LONGEST_S = 120.0  # for decoding one file
 BLAMED = "The program that reads it ended with this file, or took too long. Add it again to try once more, or as PNG."
 THUMB_PX = 112
 LOCK = "scorer"
-YIELDING = 10  # of 19: a reader who waits for an answer comes first
 
 
 def ensure() -> None:
@@ -54,8 +54,7 @@ def ensure() -> None:
 
 
 def main(idle_s: float = IDLE_S) -> int:
-    if hasattr(os, "nice"):
-        os.nice(YIELDING)
+    give_way()
     with suppress(Timeout), places.lock(LOCK).acquire(timeout=0):
         if days := worklist.kept_days():
             worklist.expire(days)

@@ -6,17 +6,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 
 from medfusion import places
+from medfusion.background import give_way
 from medfusion.errors import ConfigError
 from medfusion.types import Task
 from training.config import TrainConfig
-from training.job import YIELDING
 from training.plan import settings_from
 
 STEPS, ENOUGH_S = 4, 5.0  # steps that are timed, or fewer after so many seconds
@@ -115,8 +114,7 @@ def seconds(act, gpu: bool) -> float:  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(YIELDING)  # as the run will: a busy machine has less time for it
+    give_way()  # as the run will: a busy machine has less time for it
     asked = json.load(sys.stdin)
     asked["settings"] = settings_from(asked["settings"])
     sys.stdout.write(json.dumps(asdict(measure(**asked))) + "\n")

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 
 from medfusion import cluster
+from medfusion.background import give_way
 from medfusion.errors import MedFusionError
 from training import jobs
 from training.events import Journal
 from training.jobs import DONE, FAILED, RUNNING, State, write_state
 
-YIELDING = 10  # of 19: a reader who waits for an answer comes first
-RESERVE, RESERVED_BYTES = "reserve", 2**16  # room for the last words of a run
+RESERVED_BYTES = 2**16
 LITTLE_BYTES = 100 * 2**20  # a disk with less is full
 
 
@@ -36,8 +36,7 @@ def main(folder: Path) -> int:
     if cluster.is_wanted():
         tell("Waiting for a machine of the cluster")
         return on_cluster(folder)
-    if hasattr(os, "nice"):
-        os.nice(YIELDING)
+    give_way()
     lock = jobs.wait_for_turn(folder, tell)
     try:
         attend(folder)
@@ -67,7 +66,7 @@ def attend(folder: Path) -> None:
     if jobs.read_state(folder).status == RUNNING:
         Journal(folder).tell("note", text="A machine was lost. Going on from the last epoch.")
     write_state(folder, State(RUNNING))
-    reserve = folder / RESERVE
+    reserve = folder / jobs.RESERVE
     try:
         reserve.write_bytes(os.urandom(RESERVED_BYTES))
         work(folder)

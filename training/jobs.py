@@ -33,18 +33,10 @@ QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed"
 INTERRUPTED = "interrupted"  # never written: what queued or running is without a process
 PLAN, SOURCE, STATE, PROCESS = "plan.json", "source.json", "state.json", "process.json"
 STOP, LOG = "stop", "log.txt"
+RESERVE = "reserve"  # room for the last words of a run
 HEAVY = (
-    "reserve",
-    "ray",
-    "checkpoints",
-    "pictures.npy",
-    "pictures.done",
-    "curves",
-    "model",
-    "folds",
-    "trials",
-    "search.db",
-)
+    RESERVE, "ray", "checkpoints", "pictures.npy", "pictures.done", "curves", "model", "folds", "trials", "search.db",
+)  # fmt: skip
 POLL_S = 0.5
 ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{4}")
 

@@ -106,7 +106,7 @@ def compare(arguments: argparse.Namespace) -> int:
     replayed = record.replay(account, model, scan)
     picture = display(scan, account.frame) if scan else record.read_seen(account)
     made = [found for found, _ in replayed.values()]
-    record.write_files(arguments.out, model, scan or record.unseen(account), picture, made, record.Tests(), {})
+    record.write_files(arguments.out, model, scan or record.unseen(account), picture, made, record.Tests())
     for name, (_, same) in replayed.items():
         write_line("same" if same else "differs", str(arguments.out / f"{name}.npz"))
     return int(not all(same for _, same in replayed.values()))

@@ -61,14 +61,14 @@ def write(
     folder: Path, model: Model, scan: Scan, made: Sequence[Explanation], tests: Tests, prediction: Prediction
 ) -> None:
     """METHOD.npz and METHOD.png for each explanation, scan.png, seen.png and explanation.json. Raises ConfigError."""
-    write_files(folder, model, scan, display(scan, made[0].frame), made, tests, {"prediction": answer(prediction)})
+    write_files(folder, model, scan, display(scan, made[0].frame), made, tests, prediction)
 
 
 def write_files(
     folder: Path, model: Model, scan: Scan, picture: np.ndarray, made: Sequence[Explanation], tests: Tests,
-    more: Mapping[str, object],
+    prediction: Prediction | None = None,
 ) -> None:  # fmt: skip
-    """picture: the frame as displayed, (H, W) or (H, W, 3) uint8. more: what else the account is to hold."""
+    """picture: the frame as displayed, (H, W) or (H, W, 3) uint8."""
     seen = squash(picture, model.card.input)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,10 @@ def write_files(
                 arrays |= {"mean_over_seeds": over.mean, "deviation_over_seeds": over.deviation}
             np.savez_compressed(folder / f"{found.method}.npz", **arrays)
             mark(overlay(picture, found.heatmap), scan).save(folder / f"{found.method}.png")
-        told = account(model, made, tests) | {"seen_sha256": digest(seen), **more}
+        told = account(model, made, tests) | {
+            "seen_sha256": digest(seen),
+            "prediction": prediction and answer(prediction),
+        }
         text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         (folder / ACCOUNT).write_text(text, encoding="utf-8")
     except OSError as error:

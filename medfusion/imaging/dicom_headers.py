@@ -247,7 +247,7 @@ def notes(dataset: Dataset) -> tuple[str, ...]:
 
 def may_show_text(dataset: Dataset) -> bool:
     """Whether the file says that text is burned in, or says nothing although its kind often has some."""
-    said = text(dataset, "BurnedInAnnotation")
+    said = (text(dataset, "BurnedInAnnotation") or "").upper()
     return said == "YES" or (said != "NO" and text(dataset, "Modality") in OFTEN_BURNED_IN)
 
 

@@ -109,14 +109,14 @@ def choose(listed: list[Entry], is_hidden: bool) -> list[Entry]:
             "One row a series", key="worklist-series", value=True,
             help="Its first slice stands for it." if is_hidden else "The riskiest slice stands for it.",
         )  # fmt: skip
-    read = reading.read_ids(listed)
+    read = reading.read_ids(listed) if unread else set()
     found = [
         one
         for one in listed
         if (not wanted or one.status in wanted)
         and (not said or (one.answer and set(said) & set(one.answer.answers)))
         and (not unsure or (one.answer and (one.answer.abstains or one.answer.uncertainty >= UNSURE)))
-        and not (unread and one.id in read)
+        and one.id not in read
         and matches(one, words or "")
     ]
     if is_hidden:

@@ -35,9 +35,10 @@ class Other:
 def show(case: Case, scan: Scan, card: ModelCard, prediction: Prediction, target_index: int) -> None:
     """Offered only where there is something to compare with."""
     found = candidates(case)
-    others = [one for one in found if not (one.case.worklist_id and reading.is_secret(state.read_as(one.case)))]
     if not found:
         return
+    secret = reading.secrets(state.read_as(one.case) for one in found if one.case.worklist_id)
+    others = [one for one in found if not one.case.worklist_id or state.read_as(one.case) not in secret]
     with st.expander("Compare with another picture of this patient", icon=":material/compare:"):
         if len(others) < len(found):
             st.caption("Pictures whose answer you have not seen yet are offered once you have read them.")

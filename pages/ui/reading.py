@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import streamlit as st
 
@@ -31,9 +31,9 @@ def told() -> dict[str | int, Said]:
     return worklist.own_reads() | state.told()
 
 
-def is_secret(read_as: str | int) -> bool:
-    """Whether the reader must commit before the answer of this series or file is shown."""
-    return state.is_on(FIRST) and read_as not in told()
+def secrets(many: Iterable[str | int]) -> set[str | int]:
+    """Those of these series and files whose answer is not shown before the reader commits."""
+    return set(many) - told().keys() if state.is_on(FIRST) else set()
 
 
 def read_ids(listed: Sequence[Entry]) -> set[int]:
@@ -43,7 +43,7 @@ def read_ids(listed: Sequence[Entry]) -> set[int]:
 
 
 def comes_first(case: Case) -> bool:
-    return bool(case.worklist_id) and is_secret(state.read_as(case))
+    return bool(case.worklist_id and secrets([state.read_as(case)]))
 
 
 def ask_first(case: Case, card: ModelCard) -> None:

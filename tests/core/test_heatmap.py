@@ -82,9 +82,11 @@ def strongest(heatmap):
 def test_of_equal_places_the_strongest_is_in_the_middle():
     flat = np.zeros((200, 100))
     flat[60:101, 40:61] = 4
+    flat[150, 80] = 3.99
     heatmap = positive_part(flat)
     assert strongest(heatmap) == (pytest.approx(80, abs=2), pytest.approx(50, abs=1))
     assert (heatmap[60:101, 40:61] >= 0.999).all()
+    assert heatmap[150, 80] == pytest.approx(3.99 / 4)
     assert heatmap.max() == 1
 
 

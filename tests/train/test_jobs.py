@@ -207,11 +207,11 @@ def test_a_run_on_a_full_disk_has_room_for_its_last_words(monkeypatch):
     folder = idle(status=jobs.QUEUED)
 
     def fill(_):
-        assert (folder / job.RESERVE).stat().st_size == job.RESERVED_BYTES
+        assert (folder / jobs.RESERVE).stat().st_size == job.RESERVED_BYTES
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def write_state(into, state):
-        assert state.status != jobs.FAILED or not (folder / job.RESERVE).exists()
+        assert state.status != jobs.FAILED or not (folder / jobs.RESERVE).exists()
         jobs.write_state(into, state)
 
     monkeypatch.setattr(job, "work", fill)

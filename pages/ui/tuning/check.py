@@ -13,7 +13,7 @@ from training import service
 from training.service import Preflight, StoredSet
 
 SHOWN = 50  # names that a list shows at most
-COPY_PX = 128
+ACROSS, COPY_PX = 6, 128  # copies of one picture that are shown at most
 
 
 def show() -> None:
@@ -118,12 +118,13 @@ def show_problems(stored: StoredSet, found: Preflight) -> None:
                 st.caption(f"and {len(found.unreadable) - SHOWN} more")
     if found.duplicates:
         with st.expander(f"{len(found.duplicates)} groups of copies or near copies", icon=":material/content_copy:"):
+            groups = [group[:ACROSS] for group in found.duplicates[:SHOWN]]
             drawn = service.copies(stored.id)
             with st.container(horizontal=True, gap="medium"):
-                for group, row in zip(found.duplicates, drawn, strict=False):
-                    names = plain(", ".join(group[:6]))
-                    st.image(file_uri(row), caption=names, width=COPY_PX * len(group[:6]), alt=f"Side by side: {names}")
-            st.markdown("\n".join(f"- {plain(', '.join(group[:6]))}" for group in found.duplicates[len(drawn) : SHOWN]))
+                for group, row in zip(groups, drawn, strict=False):
+                    names = plain(", ".join(group))
+                    st.image(file_uri(row), caption=names, width=COPY_PX * len(group), alt=f"Side by side: {names}")
+            st.markdown("\n".join(f"- {plain(', '.join(group))}" for group in groups[len(drawn) :]))
             if len(found.duplicates) > SHOWN:
                 st.caption(f"and {len(found.duplicates) - SHOWN} more")
 
