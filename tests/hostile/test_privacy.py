@@ -79,8 +79,11 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
         (f"{NAMED}.zip", {f"{label}/{NAMED}{n}.png": identity.png(n) for label in LABELS for n in (1, 2)}),
         (f"{NAMED}-bad.zip", {f"{LABELS[0]}/{NAMED}.png": identity.png()[:200], f"{LABELS[1]}/a.png": identity.png()}),
     ):
-        page.locator("input[type=file]").first.set_input_files(payload(name, zipped(labelled)))
-        measure(page, "Report with figures" if "bad" not in name else "Mend or remove this file")
+        measure(
+            page,
+            payload(name, zipped(labelled)),
+            "Report with figures" if "bad" not in name else "Mend or remove this file",
+        )
     addresses.append(page.url)
     page.get_by_role("link", name="Worklist").click()
     page.get_by_text("Answered scans stand here").wait_for()
@@ -94,11 +97,15 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     return taken
 
 
-def measure(page, words: str) -> None:  # type: ignore[no-untyped-def]
-    """Press the button until its result is there: a click may come before the zip that was just dropped."""
+def measure(page, file: dict[str, object], words: str) -> None:  # type: ignore[no-untyped-def]
+    """Drop the zip and press until its result is there: a page being drawn anew may miss either."""
     from playwright.sync_api import TimeoutError as TooLate
 
     for _ in range(20):
+        if not page.get_by_text(str(file["name"])).count():
+            page.locator("input[type=file]").first.set_input_files(file)
+            with suppress(TooLate):
+                page.get_by_text(str(file["name"])).first.wait_for(timeout=30_000)
         page.get_by_role("button", name="Measure", exact=True).click()
         with suppress(TooLate):
             return page.get_by_text(words).first.wait_for(timeout=30_000)
