@@ -101,11 +101,12 @@ def measure(page, file: dict[str, object], words: str) -> None:  # type: ignore[
     """Drop the zip and press until its result is there: a page being drawn anew may miss either."""
     from playwright.sync_api import TimeoutError as TooLate
 
+    dropped = page.locator(f"[data-testid=stFileChipName][title='{file['name']}']")
     for _ in range(20):
-        if not page.get_by_text(str(file["name"])).count():
+        if not dropped.count():
             page.locator("input[type=file]").first.set_input_files(file)
             with suppress(TooLate):
-                page.get_by_text(str(file["name"])).first.wait_for(timeout=30_000)
+                dropped.wait_for(timeout=30_000)
         page.get_by_role("button", name="Measure", exact=True).click()
         with suppress(TooLate):
             return page.get_by_text(words).first.wait_for(timeout=30_000)
