@@ -19,6 +19,7 @@ from medfusion.records import audit, database, keys
 from tests.hostile import identity
 from tests.hostile.identity import FAMILY, MARKS, NAMED, NUMBER, left_in, marks_in
 from tests.ui import browser
+from tests.ui.accessible import settle
 from tests.ui.browser import ROOT
 from tests.zips import zipped
 
@@ -67,6 +68,7 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     page.get_by_text("Shortcuts.", exact=True).wait_for()
     page.get_by_role("button", name="Dismiss").click()  # another page adds to the same list
     page.get_by_text("files could not be shown").wait_for(state="detached")
+    settle(page)  # until then what moves up the page stands on it twice
     taken = {}
     page.get_by_role("button", name="Save maps and report").click()
     with page.expect_download() as download:
@@ -103,6 +105,7 @@ def measure(page, file: dict[str, object], words: str) -> None:  # type: ignore[
 
     dropped = page.locator(f"[data-testid=stFileChipName][title='{file['name']}']")
     for _ in range(20):
+        settle(page)
         if not dropped.count():
             page.locator("input[type=file]").first.set_input_files(file)
             with suppress(TooLate):
