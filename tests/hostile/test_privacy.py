@@ -60,6 +60,8 @@ def damaged() -> list[dict[str, object]]:
 
 def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-untyped-def]
     """Returns what was downloaded on the way."""
+    from playwright.sync_api import expect
+
     upload = page.locator("input[type=file]").first
     upload.wait_for(state="attached")
     upload.set_input_files([payload(f"{NAMED}.dcm", identity.dicom()), *damaged()])
@@ -68,9 +70,10 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     page.get_by_text("Shortcuts.", exact=True).wait_for()
     page.get_by_role("button", name="Dismiss").click()  # another page adds to the same list
     page.get_by_text("files could not be shown").wait_for(state="detached")
-    settle(page)  # until then what moves up the page stands on it twice
+    save = page.get_by_role("button", name="Save maps and report")
+    expect(save).to_have_count(1, timeout=60_000)  # while the page is drawn, what moves up stands on it twice
     taken = {}
-    page.get_by_role("button", name="Save maps and report").click()
+    save.click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download maps.zip").click()
     taken[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
