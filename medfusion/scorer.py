@@ -181,8 +181,9 @@ class Scorer:
                 unanswered.append(Outcome(case.entry.id, REFUSED, route.reason, seen=case.seen))
                 continue
             try:
+                card = self.model(route.model_id).card
                 with limited(case.entry.id):
-                    looked = self.prepare(case, route)
+                    looked = prepare(case, route, card)
             except MedFusionError as error:
                 unanswered.append(Outcome(case.entry.id, UNREADABLE, str(error), seen=case.seen))
                 continue
@@ -202,22 +203,17 @@ class Scorer:
         spec = self.router.foundation.card.input
         return self.router.routes(np.stack([squash(picture, spec) for picture in pictures])) if pictures else []
 
-    def prepare(self, case: Decoded, route: Route) -> Looked:
-        """All frames as the model takes them."""
-        from medfusion import inference, library
-        from medfusion.imaging import display
-        from medfusion.preprocess import squash
-
-        card, scan = library.read_card(library.find(route.model_id or "")), case.scan
-        pictures = np.stack([squash(display(scan, frame), card.input) for frame in range(scan.frame_count)])
-        return Looked(case.entry, pictures, case.seen, inference.input_warnings(card, scan, case.middle, route))
-
-    def answer(self, model_id: str, group: list[Looked]) -> None:
-        from medfusion import inference, library
+    def model(self, model_id: str) -> Model:
+        from medfusion import library
 
         if model_id not in self.models:
             self.models[model_id] = library.load(model_id)
-        model = self.models[model_id]
+        return self.models[model_id]
+
+    def answer(self, model_id: str, group: list[Looked]) -> None:
+        from medfusion import inference
+
+        model = self.model(model_id)
         pictures = np.concatenate([case.pictures for case in group])
         parts = [inference.score(model, pictures[start : start + BATCH]) for start in range(0, len(pictures), BATCH)]
         ends = np.cumsum([len(case.pictures) for case in group])
@@ -227,6 +223,18 @@ class Scorer:
                 for case, rows in zip(group, np.split(np.concatenate(parts), ends[:-1]), strict=True)
             ]
         )
+
+
+def prepare(case: Decoded, route: Route, card: ModelCard) -> Looked:
+    """All frames as the model takes them."""
+    from medfusion import inference
+    from medfusion.imaging import display
+    from medfusion.preprocess import squash
+
+    scan, middle = case.scan, case.scan.frame_count // 2
+    shown = (case.middle if frame == middle else display(scan, frame) for frame in range(scan.frame_count))
+    pictures = np.stack([squash(picture, card.input) for picture in shown])
+    return Looked(case.entry, pictures, case.seen, inference.input_warnings(card, scan, case.middle, route))
 
 
 def judged(card: ModelCard, rows: np.ndarray, warnings: list[str]) -> dict[str, Any]:

@@ -375,11 +375,11 @@ def keep_outcome(
 
 def keep_outcomes(outcomes: Iterable[Outcome]) -> None:
     """All of them in one transaction, for each waits for the disk."""
+    told_of = {one.case_id: one for one in outcomes}
     with session(writes=True) as opened:
-        for one in outcomes:
-            row = opened.get(CaseRow, one.case_id)
-            if row is None or row.status != WAITING:  # removed meanwhile, or answered by another process
-                continue
+        still = CaseRow.id.in_(told_of), CaseRow.status == WAITING  # not removed, nor answered by another process
+        for row in opened.scalars(select(CaseRow).where(*still).order_by(CaseRow.id)).all():
+            one = told_of[row.id]
             row.status, row.reason = one.status, one.reason
             for name, value in one.seen.items():
                 setattr(row, name, value)

@@ -44,7 +44,6 @@ def add(opened: Session, actor: str, action: str, subject: str, **details: objec
     )  # fmt: skip
     row.chain = chained(chain, row)
     opened.add(row)
-    opened.flush()
     if "audit-end" not in opened.info:
         event.listen(opened, "after_commit", note_end, once=True)
     opened.info["audit-end"] = (row.number, row.chain)
