@@ -32,9 +32,9 @@ from medfusion.explain import record
 from medfusion.imaging.geometry import edges
 from medfusion.imaging.reader import quiet_decoders
 from medfusion.library import Model
-from medfusion.report_parts import RESEARCH, Report, montage
+from medfusion.report_parts import RESEARCH, Report, abstains, montage, plain
 from medfusion.report_pdf import as_pdf
-from medfusion.types import ModelCard, Scan
+from medfusion.types import ModelCard, Prediction, Scan
 
 FILE = "report.json"
 SCHEME = "99MEDFUSION"  # of codes that no standard has
@@ -183,6 +183,10 @@ def as_sr(report: Report) -> bytes:
             for name in said.answers
         ],
     )
+    for words in against(said):
+        group[0].ContentSequence.append(
+            sr.TextContentItem(codes.DCM.Comment, words, sr.RelationshipTypeValues.CONTAINS)
+        )
     observer = sr.ObserverContext(
         observer_type=codes.DCM.Device,
         observer_identifying_attributes=sr.DeviceObserverIdentifyingAttributes(
@@ -211,6 +215,14 @@ def as_sr(report: Report) -> bytes:
         series_description=f"{medfusion.MAKER}, research use only",
     )
     return written(made, report)
+
+
+def against(said: Prediction) -> list[str]:
+    """What speaks against an answer, in sentences."""
+    if not abstains(said):
+        return list(said.warnings)
+    possible = ", ".join(map(plain, said.plausible or ())) or "no class"
+    return [f"The model abstains: at 90 % coverage {possible} would be possible.", *said.warnings]
 
 
 def as_sc(report: Report) -> bytes:

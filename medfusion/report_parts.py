@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
@@ -45,23 +46,22 @@ def panels(report: Report) -> list[tuple[str, Image.Image]]:
 
 
 def montage(report: Report) -> Image.Image:
-    """The panels side by side, with their names, the answer and the notice in the picture."""
-    sized = panels(report)
-    font, line = ImageFont.load_default(18), 28
-    height = max(panel.height for _, panel in sized) + 3 * line
-    whole = Image.new("RGB", (sum(panel.width for _, panel in sized), height))
+    """The panels side by side, with their names, the answer, what speaks against it and the notice in the picture."""
+    sized, said = panels(report), report.prediction
+    font, line, margin = ImageFont.load_default(18), 28, 6
+    width, below = sum(panel.width for _, panel in sized), max(panel.height for _, panel in sized) + line
+    told = [in_words(said), *(f"Warning: {one}" for one in said.warnings)]
+    told.append(f"RESEARCH USE ONLY  {said.model_id} {said.model_version}")
+    letters = max(1, int((width - 2 * margin) / font.getlength("n")))
+    lines = [part for one in told for part in wrap(one, letters)]
+    whole = Image.new("RGB", (width, below + len(lines) * line))
     draw, left = ImageDraw.Draw(whole), 0
     for name, panel in sized:
         whole.paste(panel, (left, line))
-        draw.text((left + 6, 4), name, font=font, fill="white")
+        draw.text((left + margin, 4), name, font=font, fill="white")
         left += panel.width
-    draw.text((6, height - 2 * line), in_words(report.prediction), font=font, fill="white")
-    draw.text(
-        (6, height - line),
-        f"RESEARCH USE ONLY  {report.prediction.model_id} {report.prediction.model_version}",
-        font=font,
-        fill="white",
-    )
+    for number, words in enumerate(lines):
+        draw.text((margin, below + number * line), words, font=font, fill="white")
     return whole
 
 

@@ -15,11 +15,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as format_safetensors
 
-from medfusion import library
+from medfusion import inference, library
 from medfusion.errors import ModelDamaged
+from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.preprocess import squash, to_batch
-from medfusion.types import Route
+from medfusion.types import Prediction, Route, Scan
 
 FOUNDATION = "foundation"
 REFERENCE = "reference.safetensors"
@@ -119,3 +120,9 @@ def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
     """(n, D) float32 of display pictures: (H, W[, 3]) or (B, H, W, 3), uint8."""
     batch = to_batch(pictures, foundation.card.input).to(foundation.device)
     return foundation.fused(batch).cpu().numpy()
+
+
+def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
+    """As `inference.predict`, with a warning where the router of this installation finds the model wrong for it."""
+    known = load()
+    return inference.predict(model, scan, frame, known.route(display(scan, frame)) if known else None)

@@ -31,6 +31,7 @@ from training.datasets import with_splits
 from training.kinds import Kinds, guess, spread
 from training.sheets import SHEET, Sheets, side_by_side, thumb
 
+READING = 0.95  # of the progress; the rest is the search for copies, where there are many files
 ALIKE_BITS = 10  # of 256: at most so many differ between near duplicates
 HASH_SIDE = 16
 MIXED = 0.2  # share of pictures of a second kind: worth a word
@@ -106,7 +107,7 @@ def preflight(
     chosen = spread(len(data.cases))
     for number, (case, read) in enumerate(files_of(data)):
         if progress:
-            progress(number / len(data.cases))
+            progress(READING * number / len(data.cases))
         try:
             scan = read_scan(read(), case.path)
             picture = display(scan)
@@ -122,7 +123,8 @@ def preflight(
         drawn.write(sheets)
     if not seen:
         raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
-    groups = alike(np.stack([one.bits for one in seen]))
+    compared = (lambda part: progress(READING + (1 - READING) * part)) if progress else None
+    groups = alike(np.stack([one.bits for one in seen]), compared)
     duplicates = [[seen[index].case for index in group] for group in groups]
     if sheets:
         draw_copies(data, duplicates[:DRAWN], sheets / COPIES)
@@ -152,13 +154,14 @@ def hashed(picture: np.ndarray) -> np.ndarray:
     return np.packbits(bits.ravel()).view(np.uint64)
 
 
-def alike(bits: np.ndarray) -> list[list[int]]:
+def alike(bits: np.ndarray, progress: Callable[[float], None] | None = None) -> list[list[int]]:
     """Groups of two or more rows that differ in at most ALIKE_BITS from another of their group. bits: (n, words)."""
-    pairs = [
-        (first, first + 1 + int(other))
-        for first in range(len(bits))
-        for other in np.flatnonzero(np.bitwise_count(bits[first + 1 :] ^ bits[first]).sum(axis=1) <= ALIKE_BITS)
-    ]
+    pairs: list[tuple[int, int]] = []
+    for first in range(len(bits)):
+        if progress and first % 100 == 0:
+            progress(1 - (1 - first / len(bits)) ** 2)  # each row is compared with those after it
+        others = np.flatnonzero(np.bitwise_count(bits[first + 1 :] ^ bits[first]).sum(axis=1) <= ALIKE_BITS)
+        pairs += [(first, first + 1 + int(other)) for other in others]
     if not pairs:
         return []
     rows, columns = np.array(pairs).T

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import lightning
 import numpy as np
 
 from medfusion import library
@@ -24,6 +25,7 @@ from training.config import TrainConfig
 from training.datasets import Pictures, parts_of
 from training.plan import settings_of
 from training.readme import readme
+from training.watch import Watch
 
 MOST = 500  # pictures with shuffled labels
 WATCHED = 100  # of them, by which the best epoch is told
@@ -54,11 +56,11 @@ def run(options: argparse.Namespace) -> str:
 
 
 def figures(
-    model: Model, train: Pictures, val: Pictures, config: TrainConfig, tell: Callable[[str], None] = lambda _: None
+    model: Model, train: Pictures, val: Pictures, config: TrainConfig, tell: Callable[[str], None] | None = None
 ) -> dict[str, object]:
     """By method, how alike maps are after randomising weights (by the last part) and after shuffling labels.
 
-    tell: is told what is looked at, in words.
+    tell: is told what is looked at, in words; without it the training of the twin shows a progress bar.
     """
     if not config.sanity_scans:
         return {}
@@ -69,17 +71,29 @@ def figures(
     model = unjudged(model)  # once: networks are compiled for their first map, and all methods share them
     lesser = lessened(model)
     for number, (method, explainer) in enumerate(EXPLAINERS.items(), start=1):
-        tell(f"{PHASE}: {explainer.title}, {number} of {len(EXPLAINERS)}")
+        if tell:
+            tell(f"{PHASE}: {explainer.title}, {number} of {len(EXPLAINERS)}")
         weights[method] = cascade(model, lesser, pictures, method)
     found["weights"] = weights
     if config.sanity_epochs:
-        tell(f"{PHASE}: against a twin that learns shuffled labels")
-        other = {OTHER: shuffled(model, train, config)}
+        other = {OTHER: shuffled(model, train, config, tell)}
         found["labels"] = {method: likenesses(model, other, pictures, method)[OTHER] for method in EXPLAINERS}
     return found
 
 
-def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
+class TwinWatch(Watch):
+    """Tells the epochs of the twin in words; its figures mean nothing and stay in its own folder."""
+
+    def __init__(self, folder: Path, tell: Callable[[str], None]) -> None:
+        super().__init__(folder, folder / "stop")
+        self.tell = tell
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        which = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+        self.tell(f"{PHASE}: against a twin that learns shuffled labels, {which}")
+
+
+def shuffled(model: Model, train: Pictures, config: TrainConfig, tell: Callable[[str], None] | None = None) -> Model:
     """A network that was trained on the same pictures with labels that mean nothing, from no model that knows them."""
     rng = np.random.default_rng(config.seed)
     chosen = rng.choice(len(train), min(MOST, len(train)), replace=False)
@@ -94,5 +108,6 @@ def shuffled(model: Model, train: Pictures, config: TrainConfig) -> Model:
         config = replace(config, start="scratch", frozen_stages=0)
         network, trained = loop.started(config, model.card.classes, model.card.task)
     with tempfile.TemporaryDirectory(prefix="medfusion-") as folder:
-        network = loop.fit(network, part, watched, model.card.task, config, Path(folder), trained=trained)
+        watch = TwinWatch(Path(folder), tell) if tell else None
+        network = loop.fit(network, part, watched, model.card.task, config, Path(folder), trained=trained, watch=watch)
     return replace(model, network=network)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medfusion import inference, router
+from medfusion import router
 from medfusion.apart import read_mask
 from medfusion.commands.files import frame_index, read_bytes, read_file, write_line
 from medfusion.commands.predict import load
@@ -59,9 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     scan = read_file(arguments.path)
     frame = frame_index(scan, arguments.frame)
     model = load(arguments.model, arguments.device)
-    known = router.load()
-    route = known.route(display(scan, frame)) if known else None
-    prediction = inference.predict(model, scan, frame, route)
+    prediction = router.predict(model, scan, frame)
     target = target_of(prediction, arguments.target)
     refused = {name: reason for name in methods if (reason := refusal(model.card, name))}
     if len(refused) == len(methods):

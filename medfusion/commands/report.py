@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from medfusion import inference
+from medfusion import router
 from medfusion.apart import read_scan
 from medfusion.commands.explain import target_of
 from medfusion.commands.files import frame_index, read_bytes, write_line
@@ -29,6 +29,8 @@ def run(arguments: argparse.Namespace) -> int:
     content = read_bytes(arguments.path)
     frame = arguments.frame - 1
     report = made(content, arguments.model, frame, arguments.method, arguments.device, arguments.path.name)
+    for warning in report.prediction.warnings:
+        write_line("warning", arguments.path.name, warning)
     for path in write(arguments.out, report):
         write_line("ok", str(path))
     return 0
@@ -41,7 +43,7 @@ def made(content: bytes, model_id: str, frame: int, method: str, device: str | N
         raise ExplanationError(f"There is no method {unknown[0]!r}. Choose one of: {', '.join(EXPLAINERS)}.")
     scan, model = read_scan(content, name), load(model_id, device)
     frame_index(scan, frame + 1)
-    prediction = inference.predict(model, scan, frame)
+    prediction = router.predict(model, scan, frame)
     target = target_of(prediction, None)
     maps = [explain(model, scan, target, one, frame, 0) for one in methods]
     return Report(content, scan, model, prediction, maps, Tests())

@@ -30,7 +30,7 @@ from training.events import epochs, read_events
 from training.watch import Watch
 
 CASES, VAL, EPOCHS = 768, 96, 2
-CONFIG = TrainConfig(start="scratch", frozen_stages=0, epochs=EPOCHS, patience=EPOCHS)
+CONFIG = TrainConfig(start="scratch", frozen_stages=0, epochs=EPOCHS, patience=EPOCHS).settled(CASES)
 LOCAL, GOOD, BUDGET_S = "breast_ultrasound.zip", 0.93, 300.0
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -13,7 +13,7 @@ import pydicom
 import pytest
 from PIL import Image
 
-from medfusion import inference, library, verified
+from medfusion import inference, library, samples, verified
 from medfusion.__main__ import main
 from medfusion.explain import explain, record
 from medfusion.explain.faithfulness import faithfulness
@@ -220,3 +220,42 @@ def test_figures_are_confirmed_and_a_changed_one_is_found(files, tmp_path, capsy
     report.write_text("{}")
     assert main(["verify", str(report), str(scan)]) == 2
     assert "is no report of this program" in capsys.readouterr().err
+
+
+WARNING = "This picture does not look like those that the model was trained on."
+
+
+def test_what_speaks_against_an_answer_is_in_every_file(model, tmp_path):
+    scan = read_scan(dicom())
+    said = inference.predict(model, scan)
+    doubted = replace(said, warnings=(WARNING,), plausible=said.classes[:2])
+    quiet = replace(said, warnings=(), plausible=said.answers)
+    files, without = (
+        {path.name: path.read_bytes() for path in write(tmp_path / name, report)}
+        for name, prediction in (("doubted", doubted), ("quiet", quiet))
+        for report in [Report(dicom(), scan, model, prediction, [explain(model, scan, 1, "gradcam")], record.Tests())]
+    )
+    assert json.loads(files["report.json"])["prediction"]["warnings"] == [WARNING]
+    told = str(pydicom.dcmread(io.BytesIO(files["report-sr.dcm"])))
+    assert WARNING in told
+    assert "The model abstains: at 90 % coverage" in told
+    assert "abstains" not in str(pydicom.dcmread(io.BytesIO(without["report-sr.dcm"])))
+    rows = [pydicom.dcmread(io.BytesIO(kept["report-sc.dcm"])).Rows for kept in (files, without)]
+    assert rows[0] > rows[1]  # the words stand below the pictures
+    validator = shutil.which("dciodvfy")
+    if validator:
+        for name in ("report-sr.dcm", "report-sc.dcm"):
+            said_of = subprocess.run(
+                [validator, str(tmp_path / "doubted" / name)], capture_output=True, text=True, check=False
+            )
+            assert "Error" not in said_of.stdout + said_of.stderr
+
+
+def test_the_command_warns_of_a_scan_that_another_model_is_for(tmp_path, capsys):
+    path = tmp_path / "scan.png"
+    path.write_bytes(samples.sample_bytes("fundus"))
+    assert main(["report", str(path), "--model", "chest-xray", "--method", "gradcam", "--out", str(tmp_path)]) == 0
+    words = "This picture does not look like those that the model was trained on"
+    assert f"warning  scan.png  {words}" in capsys.readouterr().out
+    told = json.loads((tmp_path / "report.json").read_text())["prediction"]["warnings"]
+    assert any(words in one for one in told)

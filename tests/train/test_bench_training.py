@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from tests.bench.training import Bare, rate
+from tests.bench.training import CONFIG, Bare, on_disk, rate
 from training import loop
 from training.config import TrainConfig
 
@@ -16,6 +16,12 @@ def test_the_rate_from_disk_stands_beside_the_limit_of_the_device(monkeypatch):
     fed, limit = map(int, re.fullmatch(r"(\d+) pictures a second, CPU: (\d+)", row.name).groups())
     assert abs(fed - 1 / row.ours_s) <= 1
     assert abs(limit - 1 / row.package_s) <= 1
+
+
+def test_the_bench_feeds_batches_of_the_size_that_a_run_would_find(tmp_path):
+    feed = loop.Feed(on_disk(tmp_path, 2 * CONFIG.batch_size), on_disk(tmp_path, 2), CONFIG, ("general",), None)
+    assert len(next(iter(feed.train_dataloader()))[1]) == CONFIG.batch_size > 1
+    assert len(next(iter(feed.val_dataloader()))[1]) == 2
 
 
 def test_a_gpu_gets_as_many_workers_as_there_are_cores_to_spare_and_a_cpu_what_was_asked(monkeypatch):

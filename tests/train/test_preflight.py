@@ -129,6 +129,14 @@ def test_each_file_is_decoded_once_for_the_check_and_its_sheets(sound, tmp_path,
     assert len(list((tmp_path / "sheets").iterdir())) == 2
 
 
+def test_the_check_tells_how_far_it_is_to_the_end_of_the_search_for_copies(sound):
+    told: list[float] = []
+    preflight(read_labelled(sound), progress=told.append)
+    assert told == sorted(told)
+    assert told[0] == 0
+    assert 0.9 < told[-1] <= 1  # the last files and the search
+
+
 def test_the_split_that_a_run_will_make_is_told(sound):
     unsplit(sound)
     found = preflight(read_labelled(sound))

@@ -19,7 +19,7 @@ from medfusion.explain import EXPLAINERS
 from medfusion.labelled import Case, LabelledSet
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
-from training import augment, balance, finish, loop, memory
+from training import augment, balance, finish, loop, memory, sanity
 from training.__main__ import main as training_command
 from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
 from training.config import TrainConfig
@@ -32,6 +32,14 @@ SMALL = TrainConfig(
 
 
 SIDES = ("right", "left")
+
+
+def test_the_twin_on_shuffled_labels_tells_its_epochs(tmp_path):
+    model = library.load("chest-xray", "cpu")
+    small = replace(model, card=replace(model.card, input=InputSpec(64, 64)))
+    told: list[str] = []
+    sanity.shuffled(small, pictures(16, seed=0), replace(SMALL, sanity_epochs=2), told.append)
+    assert [words.rsplit(", ", 1)[-1] for words in told] == ["epoch 1 of 2", "epoch 2 of 2"]
 
 
 def test_the_command_writes_a_model_that_the_other_commands_use(labelled_zip, tmp_path, capsys, monkeypatch):
