@@ -221,8 +221,9 @@ def against(said: Prediction) -> list[str]:
     """What speaks against an answer, in sentences."""
     if not abstains(said):
         return list(said.warnings)
-    possible = ", ".join(map(plain, said.plausible or ())) or "no class"
-    return [f"The model abstains: at 90 % coverage {possible} would be possible.", *said.warnings]
+    possible = ", ".join(map(plain, said.plausible or ()))
+    why = f"at 90 % coverage it cannot tell {possible}" if possible else "few pictures of any class looked like it"
+    return [f"The model abstains: {why}.", *said.warnings]
 
 
 def as_sc(report: Report) -> bytes:
