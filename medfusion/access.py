@@ -12,11 +12,11 @@ import re
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache, wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -181,10 +181,18 @@ def sign_in(name: str, password: str) -> Person:
     return person
 
 
-def known(name: str) -> Person:
-    """Somebody who signed in elsewhere (OIDC). Raises AccessDenied when no account has this name."""
-    with session() as opened:
+def sign_in_elsewhere(claims: Mapping[str, Any]) -> Person:
+    """Somebody whom the site's identity provider vouches for, by its claims (OpenID Connect Core 1.0, section 5.1).
+
+    Raises AccessDenied when no account has this address, or when the provider says that it has not verified it.
+    """
+    name, verified = str(claims.get("email", "")), str(claims.get("email_verified")).lower() != "false"
+    with session(writes=True) as opened:
         row = opened.get(AccountRow, name) if NAME.fullmatch(name) else None
+        who = f"account {row.name}" if row else "unknown account"
+        audit.add(opened, "", "signed in" if row and verified else "sign-in refused", who)
+    if not verified:
+        raise AccessDenied("Your organisation has not verified your address. Ask it to, then sign in again.")
     if row is None:
         raise AccessDenied("There is no account for you here. Ask an administrator to add your address.")
     return Person(row.name, row.role)

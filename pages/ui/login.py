@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+from typing import Any
+
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
@@ -10,7 +14,7 @@ from medfusion.access import NOBODY, OWNER, Person
 from medfusion.errors import AccessDenied
 from pages.ui import state
 from pages.ui.components import page_head
-from pages.ui.messages import explained_errors, plain
+from pages.ui.messages import plain
 
 LOOK_S = 15.0  # between looks at whether somebody is still there
 
@@ -38,14 +42,28 @@ def person() -> Person:
             )
             st.stop()
         return OWNER
-    with explained_errors():
-        if has_provider() and st.user.is_logged_in and state.signed_in() is None:
-            state.sign_in(access.known(str(st.user.get("email", ""))))
     found = state.signed_in()
+    if found is None and has_provider() and st.user.is_logged_in:
+        found = come_in(st.user)
     if found is None:
         ask()
         st.stop()
     return found
+
+
+def come_in(claims: Mapping[str, Any]) -> Person | None:
+    """Whom the identity provider names, soon after signing in there: the cookie of that lasts for weeks."""
+    signed_s = claims.get("iat")
+    is_stale = signed_s is not None and time.time() - float(signed_s) > 60 * state.session_minutes()
+    if state.memory().ended or is_stale:
+        st.logout()
+        st.stop()
+    if not state.memory().turned_away:
+        try:
+            state.sign_in(access.sign_in_elsewhere(claims))
+        except AccessDenied as error:
+            state.memory().turned_away = str(error)
+    return state.signed_in()
 
 
 def has_provider() -> bool:
@@ -60,6 +78,8 @@ def ask() -> None:
     page_head("Sign in")
     if words := state.said("login"):
         st.info(words, icon=":material/timer_off:")
+    if words := state.memory().turned_away:
+        st.error(plain(words), icon=":material/lock:")
     if has_provider():
         st.button("Sign in with your organisation", on_click=st.login, icon=":material/badge:", type="primary")
     with st.form("login", width=420):

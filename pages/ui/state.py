@@ -125,6 +125,8 @@ class Memory:
         self.tuning_run: str | None = None
         self.person: Person | None = None
         self.seen_s = 0.0  # when the person last did something
+        self.ended = False  # the session of somebody who was away
+        self.turned_away = ""  # why the person that the identity provider names may not come in
         self.findings: dict[str, Finding] = {}
         self.hidden: dict[int, bool] = {}
         self.told: dict[str | int, Said] = {}
@@ -296,6 +298,7 @@ def signed_in() -> Person | None:
         return None
     if is_away():
         sign_out()
+        memory().ended = True
         say("login", "You were away for a while. Sign in again.")
         return None
     kept.seen_s = time.monotonic()

@@ -108,9 +108,16 @@ def test_an_account_of_the_identity_provider_has_no_password_that_opens_it(home)
     access.keep("anna@clinic.example", READER, None)
     with pytest.raises(AccessDenied):
         access.sign_in("anna@clinic.example", "")
-    assert access.known("anna@clinic.example").role == READER
+    assert access.sign_in_elsewhere({"email": "anna@clinic.example"}).role == READER
+    assert access.sign_in_elsewhere({"email": "anna@clinic.example", "email_verified": True}).role == READER
     with pytest.raises(AccessDenied, match="There is no account for you here"):
-        access.known("berta@clinic.example")
+        access.sign_in_elsewhere({"email": "berta@clinic.example"})
+    for said in (False, "false"):  # providers send either
+        with pytest.raises(AccessDenied, match="has not verified your address"):
+            access.sign_in_elsewhere({"email": "anna@clinic.example", "email_verified": said})
+    signed, refused = ("signed in", "account anna@clinic.example"), ("sign-in refused", "account anna@clinic.example")
+    told = [(one.action, one.subject) for one in audit.entries()[:5]]
+    assert told == [refused, refused, ("sign-in refused", "unknown account"), signed, signed]
 
 
 def test_the_command_adds_changes_lists_and_removes(home, monkeypatch, capsys):

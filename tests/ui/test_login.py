@@ -10,7 +10,8 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from medfusion import access
-from pages.ui import state
+from medfusion.records import audit
+from pages.ui import login, state
 
 PASSWORD = "correct horse battery"
 
@@ -115,3 +116,55 @@ def test_a_public_address_without_accounts_is_refused_with_what_to_set(page: App
     assert not page.file_uploader
     keep_account(access.READER)
     assert titles(page.run()) == ["Sign in"]
+
+
+class Named(dict[str, object]):
+    """What Streamlit holds of somebody who signed in at the identity provider."""
+
+    is_logged_in = True
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An identity provider that names Anna. What was asked of it."""
+    asked: list[str] = []
+    monkeypatch.setattr(login, "has_provider", lambda: True)
+    monkeypatch.setattr(st, "user", Named(email="anna", iat=time.time()))
+    monkeypatch.setattr(st, "logout", lambda: asked.append("logout"))
+    return asked
+
+
+def actions() -> list[str]:
+    return [one.action for one in audit.entries() if "sign" in one.action]
+
+
+def test_whom_the_identity_provider_names_comes_in_once(page: AppTest, provider: list[str]) -> None:
+    keep_account(access.READER)
+    assert titles(page.run()) == titles(page.run()) == ["Analyse a scan"]
+    assert actions() == ["signed in"]
+    assert provider == []
+
+
+def test_who_has_no_account_is_told_so_and_noted_once(page: AppTest, provider: list[str], monkeypatch) -> None:
+    keep_account(access.READER)
+    monkeypatch.setattr(st, "user", Named(email="mallory", iat=time.time()))
+    assert titles(page.run()) == titles(page.run()) == ["Sign in"]
+    assert page.error[0].value.startswith("There is no account for you here")
+    assert actions() == ["sign-in refused"]
+
+
+def test_a_session_that_ended_ends_at_the_identity_provider_too(page: AppTest, provider: list[str]) -> None:
+    keep_account(access.READER)
+    page.run()
+    page.session_state["memory"].seen_s -= 60 * state.session_minutes() + 1
+    page.run()
+    assert titles(page) == []  # the browser is led away
+    assert provider == ["logout"]
+
+
+def test_signing_in_long_ago_at_the_identity_provider_opens_no_session(page: AppTest, provider, monkeypatch) -> None:
+    keep_account(access.READER)
+    monkeypatch.setattr(st, "user", Named(email="anna", iat=time.time() - 60 * state.session_minutes() - 1))
+    assert titles(page.run()) == []
+    assert provider == ["logout"]
+    assert actions() == []
