@@ -167,7 +167,7 @@ def make(
     tell("Learning which pictures the model knows")
     reference.write_if_possible(out, train, val, config.augmentation)
     model = library.load(str(out.resolve()), "cpu")
-    sane = sanity.figures(model, train, val, config, tell)
+    sane = sanity.figures(model, train, val, config, tell if watch else None)
     tell("Measuring on held-out pictures")
     more: dict[str, object] = {"cross_validation": crossed.figures} if crossed else {}
     if config.seeds > 1:
