@@ -7,7 +7,7 @@ import sys
 
 from medfusion.errors import MedFusionError
 from training import calibrate, foundation, preflight, public_sets, reference, run, sanity
-from training.memory import keep_memory
+from training.memory import keep_memory, ran_out
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
         said = options.act(options)
     except MedFusionError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        sys.stderr.write("error: Memory ran out. Close other programs and try again; a run goes on with --resume.\n")
         return 2
     sys.stdout.write(f"{said}\n")
     return 0

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medfusion.inference import class_logits
 from medfusion.network import MedFusionNet
 from medfusion.types import Task
 from training import finish, loop
@@ -24,7 +23,6 @@ from training.soup import Soup, stirred
 
 EPOCHS = (loop.BEST, loop.LAST)
 SHARES = (1.0, 0.8, 0.6, 0.4, 0.2)  # of training against the start; of equals the first
-BATCH = 64
 VARIANTS = 2  # of each picture of val, as in training
 
 
@@ -102,11 +100,9 @@ def shifted_loss(network: MedFusionNet, shifted: list[Tensor], labels: Tensor, t
     return sum(loop.calibrated_loss(scores, labels) for scores in answers(network, shifted, task)) / len(shifted)
 
 
-@torch.no_grad()
 def answers(network: MedFusionNet, shifted: list[Tensor], task: Task) -> list[Tensor]:
     """Class logits (n, K) of each set of variants."""
-    batches = ([part.contiguous(memory_format=torch.channels_last) for part in one.split(BATCH)] for one in shifted)
-    return [torch.cat([class_logits(network(batch), task) for batch in parts]) for parts in batches]
+    return [loop.answers(network, one.split, task) for one in shifted]
 
 
 def temperature(network: MedFusionNet, val: Pictures, config: TrainConfig, task: Task) -> float:

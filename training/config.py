@@ -10,6 +10,7 @@ from medfusion.network import SIZES, STAGES, STRIDE
 from training.balance import BALANCES
 
 STARTS = ("imagenet", "scratch")
+MOST = 2**31 - 1  # of what is only bounded below
 MOST_MINUTES = 1_000_000
 FOLDS = (2, 10)
 MOST_TRIALS = 200
@@ -65,8 +66,8 @@ class TrainConfig:
             if side < STRIDE or side % STRIDE:
                 raise ConfigError(f"{name} is {side}. Choose a multiple of {STRIDE}.")
         for name in ("epochs", "patience", "seeds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 1 or more.")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 1 to {MOST:,}.")
         if not 0 <= self.frozen_stages <= len(STAGES):
             raise ConfigError(f"frozen_stages is {self.frozen_stages}. Choose 0 to {len(STAGES)}.")
         if self.frozen_stages and self.start == "scratch":
@@ -91,8 +92,8 @@ class TrainConfig:
             "sanity_epochs",
             "seed",
         ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 0 or more.")
+            if not 0 <= getattr(self, name) <= MOST:
+                raise ConfigError(f"{name} is {getattr(self, name)}. Choose 0 to {MOST:,}.")
 
     def settled(self, cases: int) -> TrainConfig:
         """With the batch size that is found for so many training cases, where none is given."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from medfusion import cluster
 from medfusion.background import give_way
 from medfusion.errors import MedFusionError
-from training import jobs
+from training import jobs, memory
 from training.events import Journal
 from training.jobs import DONE, FAILED, RUNNING, State, write_state
 
@@ -86,11 +86,10 @@ def work(folder: Path) -> None:
     from medfusion.evaluate import measure
     from training import compare, loop, record
     from training.config import STARTS
-    from training.memory import keep_memory
     from training.run import make
     from training.watch import Watch
 
-    keep_memory()
+    memory.keep_memory()
     run = jobs.find(folder.name)
     plan = run.plan
     watch = Watch(folder, folder / jobs.STOP, loggers=(record.logger(run.id, plan),))
@@ -115,7 +114,7 @@ def in_words(error: Exception, folder: Path) -> str:
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     if full or shutil.disk_usage(folder).free < LITTLE_BYTES:
         return "The disk is full. Free some space, then go on from the last epoch."
-    if isinstance(error, MemoryError):
+    if memory.ran_out(error):
         return "Memory ran out. Close other programs or lower the batch size, then go on from the last epoch."
     if isinstance(error, FileNotFoundError):
         return "A file that the run needs is not there any more. Upload the set again and start a new run."

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import warnings
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -34,7 +36,7 @@ from medfusion.inference import class_logits, to_probabilities
 from medfusion.metrics import auroc
 from medfusion.network import SIZES, MedFusionNet, build, load_imagenet
 from medfusion.types import Task
-from training import balance, finish
+from training import balance, finish, memory
 from training.augment import RECIPES
 from training.checkpoints import WholeCheckpoints
 from training.config import TrainConfig
@@ -226,18 +228,19 @@ def fit(
                 going_on=going_on,
             )  # fmt: skip
             break
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or current().size > 1:
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error) or current().size > 1:
                 raise
             if config.batch_size // steps <= 1:
-                raise ConfigError("Memory ran out with a single picture. Lower side_px, or use more memory.") from error
+                raise ConfigError(
+                    "Memory ran out with a single picture. Close other programs, or lower side_px."
+                ) from error
         steps *= 2
         network.load_state_dict(first)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if watch:
-            halved = max(1, config.batch_size // steps)
-            watch.journal.tell("note", text=f"Memory ran out. Going on with {halved} pictures at a time.")
+        memory.give_back()
+        halved = max(1, config.batch_size // steps)
+        said = f"Memory ran out. Going on with {'1 picture' if halved == 1 else f'{halved} pictures'} at a time."
+        watch.journal.tell("note", text=said) if watch else sys.stderr.write(f"{said}\n")
     network.load_state_dict(weights_of(folder, BEST))
     return network.cpu().eval()
 
@@ -307,11 +310,6 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
         plugins=plugins,
         **own,
     )
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch could not get memory, on a GPU or a CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def weights_of(folder: Path, epoch: str) -> dict[str, Tensor]:
@@ -392,11 +390,22 @@ def imagenet_weights() -> dict[str, Tensor]:
         ) from error
 
 
-@torch.no_grad()
-def scores(network: MedFusionNet, pictures: Pictures, task: Task, batch_size: int = 64) -> Tensor:
+def scores(network: MedFusionNet, pictures: Pictures, task: Task) -> Tensor:
     """Class logits (n, K) of all pictures, on the CPU."""
-    loader = DataLoader(pictures, batch_size)
-    return torch.cat([class_logits(network(x.contiguous(memory_format=torch.channels_last)), task) for x, _ in loader])
+    return answers(network, lambda size: (x for x, _ in DataLoader(pictures, size)), task)
+
+
+@torch.no_grad()
+def answers(network: MedFusionNet, batches: Callable[[int], Iterable[Tensor]], task: Task, size: int = 64) -> Tensor:
+    """Class logits (n, K) of the batches of that size, on the CPU; where memory runs out, of smaller ones."""
+    try:
+        ordered = (batch.contiguous(memory_format=torch.channels_last) for batch in batches(size))
+        return torch.cat([class_logits(network(batch), task) for batch in ordered])
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error) or size == 1:
+            raise
+    memory.give_back()
+    return answers(network, batches, task, size // 2)
 
 
 def _precision(config: TrainConfig):  # type: ignore[no-untyped-def]  # Lightning's literal of a dozen strings

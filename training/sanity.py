@@ -18,7 +18,7 @@ import numpy as np
 from medfusion import library
 from medfusion.errors import ConfigError
 from medfusion.explain import EXPLAINERS, refusal
-from medfusion.explain.sanity import cascade, lessened, likenesses, unjudged
+from medfusion.explain.sanity import lessened, likenesses, unjudged
 from medfusion.library import Model
 from training import loop
 from training.config import TrainConfig
@@ -66,19 +66,18 @@ def figures(
         return {}
     rows = val.rows[np.linspace(0, len(val) - 1, min(config.sanity_scans, len(val))).astype(int)]
     pictures = [np.asarray(val.pictures[row]) for row in rows]
-    found: dict[str, object] = {"scans": len(rows)}
-    weights = {}
     model = unjudged(model)  # once: networks are compiled for their first map, and all methods share them
-    lesser = lessened(model)
+    others = lessened(model)
+    if config.sanity_epochs:
+        others[OTHER] = shuffled(model, train, config, tell)
+    weights, labels = {}, {}
     for number, (method, explainer) in enumerate(EXPLAINERS.items(), start=1):
         if tell:
             tell(f"{PHASE}: {explainer.title}, {number} of {len(EXPLAINERS)}")
-        weights[method] = cascade(model, lesser, pictures, method)
-    found["weights"] = weights
-    if config.sanity_epochs:
-        other = {OTHER: shuffled(model, train, config, tell)}
-        found["labels"] = {method: likenesses(model, other, pictures, method)[OTHER] for method in EXPLAINERS}
-    return found
+        weights[method] = likenesses(model, others, pictures, method)
+        if OTHER in others:
+            labels[method] = weights[method].pop(OTHER)
+    return {"scans": len(rows), "weights": weights} | ({"labels": labels} if labels else {})
 
 
 class TwinWatch(Watch):

@@ -28,20 +28,15 @@ def lessened(model: Model, seed: int = 1) -> dict[str, Model]:
     return {part: randomised(model, PARTS[: number + 1], seed) for number, part in enumerate(PARTS)}
 
 
-def cascade(model: Model, lesser: Mapping[str, Model], pictures: Sequence[np.ndarray], method: str) -> dict[str, float]:
-    """Likeness of the maps before and after randomising the parts down to one, for each part in order.
-
-    lesser: as `lessened` makes them. pictures: display pictures, (h, w, 3) uint8. The most probable class of each is
-    explained. A slow method is run with all parts randomised only.
-    """
-    steps = PARTS[-1:] if EXPLAINERS[method].is_slow else PARTS
-    return likenesses(model, {part: lesser[part] for part in steps}, pictures, method)
-
-
 def likenesses(
     model: Model, others: Mapping[str, Model], pictures: Sequence[np.ndarray], method: str
 ) -> dict[str, float]:
-    """Mean rank correlation, without its sign, between the maps of one model and of each other model, 0..1."""
+    """Mean rank correlation, without its sign, between the maps of one model and of each other model, 0..1.
+
+    others: as `lessened` makes them, of which a slow method takes the one with all parts randomised only; and any more.
+    pictures: display pictures, (h, w, 3) uint8. The most probable class of each is explained.
+    """
+    spared = PARTS[:-1] if EXPLAINERS[method].is_slow else ()
     scans = [Scan(picture[None], "", str(number), "decoded") for number, picture in enumerate(pictures)]
     targets = [int(score(model, picture)[0].argmax()) for picture in pictures]
 
@@ -53,6 +48,7 @@ def likenesses(
     return {
         name: float(np.mean([likeness(one, other) for one, other in zip(own, maps(of), strict=True)]))
         for name, of in others.items()
+        if name not in spared
     }
 
 

@@ -12,7 +12,7 @@ from medfusion.errors import ExplanationError
 from medfusion.explain import EXPLAINERS, explain, refusal
 from medfusion.explain.contract import Attribution, Explainer
 from medfusion.explain.occlusion import OcclusionSettings
-from medfusion.explain.sanity import PARTS, cascade, lessened, likeness, randomised
+from medfusion.explain.sanity import PARTS, lessened, likeness, likenesses, randomised
 from tests.core.test_words import explanation, spot
 from tests.core.toy_networks import dotted, model_of, scan_of
 
@@ -64,20 +64,20 @@ def test_likeness_by_hand():
 
 @pytest.mark.parametrize("method", ["gradcam", "occlusion"])
 def test_maps_of_an_untrained_network_change_with_its_weights(model, pictures, method):
-    found = cascade(model, lessened(model), pictures, method)
+    found = likenesses(model, lessened(model), pictures, method)
     assert list(found) == (["stem"] if EXPLAINERS[method].is_slow else [*PARTS])
     assert all(0 <= value < package.ALIKE or part != "stem" for part, value in found.items())
 
 
 def test_a_method_that_shows_the_picture_is_found_and_refused(model, pictures, edge_detector):
-    found = cascade(model, lessened(model), pictures, edge_detector)
+    found = likenesses(model, lessened(model), pictures, edge_detector)
     assert found["stem"] == pytest.approx(1)
     judged = replace(model, card=replace(model.card, metrics={"sanity": {"weights": {edge_detector: found}}}))
     assert refusal(judged.card, "gradcam") is None
     assert "Edge detector shows the picture, not this model" in refusal(judged.card, edge_detector)
     with pytest.raises(ExplanationError, match=r"rank correlation 1\.00"):
         explain(judged, scan_of(dotted(0)), 1, edge_detector)
-    assert cascade(judged, lessened(judged), pictures, edge_detector) == found  # a refused method can be tried again
+    assert likenesses(judged, lessened(judged), pictures, edge_detector) == found  # a refused method can be tried again
 
 
 def test_a_card_without_figures_refuses_nothing(model):
@@ -86,6 +86,6 @@ def test_a_card_without_figures_refuses_nothing(model):
 
 def test_randomising_leaves_no_trace(model, pictures):
     before = explain(model, scan_of(dotted(1)), 1, "gradcam").raw
-    cascade(model, lessened(model), pictures[:1], "gradcam")
+    likenesses(model, lessened(model), pictures[:1], "gradcam")
     assert np.array_equal(explain(model, scan_of(dotted(1)), 1, "gradcam").raw, before)
     assert torch.is_grad_enabled()

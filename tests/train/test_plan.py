@@ -64,7 +64,7 @@ def test_a_whole_number_will_do_for_a_setting_with_a_fraction():
         ({"learning_rate": "fast"}, "learning_rate is 'fast'. It must be of type float"),
         ({"start": 3}, "start is 3. It must be of type str"),
         ({"augmentation": ["general"]}, "It must be of type str"),
-        ({"epochs": 0}, "epochs is 0. Choose 1 or more"),
+        ({"epochs": 0}, "epochs is 0. Choose 1 to 2,147,483,647"),
         ({"start": "no-such-model"}, "start is 'no-such-model'. Choose imagenet, scratch"),
         ({"minutes": float("nan")}, "minutes is nan"),
         ({"minutes": float("inf")}, "minutes is inf"),
@@ -72,8 +72,10 @@ def test_a_whole_number_will_do_for_a_setting_with_a_fraction():
         ({"learning_rate": float("nan")}, "learning_rate is nan"),
         ({"label_smoothing": 1.1}, "label_smoothing is 1.1. Choose a value from 0 to 1"),
         ({"average_decay": -0.1}, "average_decay is -0.1. Choose a value from 0 to 1"),
-        ({"weight_decay": float("nan")}, "weight_decay is nan. Choose 0 or more"),
-        ({"seed": -1}, "seed is -1. Choose 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan. Choose 0 to 2,147,483,647"),
+        ({"seed": 2**31}, "seed is 2147483648. Choose 0 to 2,147,483,647"),
+        ({"epochs": 10**400}, "Choose 1 to 2,147,483,647"),
+        ({"seed": -1}, "seed is -1. Choose 0 to 2,147,483,647"),
     ],
 )
 def test_a_setting_that_is_unknown_or_wrong_is_named_in_a_sentence(settings, said):
@@ -246,7 +248,9 @@ def test_memory_that_runs_out_later_costs_no_epoch(tmp_path, monkeypatch):
 
 def test_memory_for_not_even_one_picture_is_told_in_a_sentence(tmp_path, monkeypatch):
     Memory(monkeypatch, most=0)
-    with pytest.raises(ConfigError, match=r"Memory ran out with a single picture\. Lower side_px"):
+    with pytest.raises(
+        ConfigError, match=r"Memory ran out with a single picture\. Close other programs, or lower side_px"
+    ):
         watched_fit(tmp_path, SMALL)
 
 

@@ -17,6 +17,7 @@ from medfusion.__main__ import main as medfusion_command
 from medfusion.errors import ConfigError, DataError
 from medfusion.explain import EXPLAINERS
 from medfusion.labelled import Case, LabelledSet
+from medfusion.network import build
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
 from training import augment, balance, finish, loop, memory, sanity
@@ -191,7 +192,7 @@ def test_resume_without_a_checkpoint_says_what_to_do(tmp_path):
     [
         ("size", "huge", "tiny, small"),
         ("train_px", 100, "multiple of 32"),
-        ("epochs", 0, "1 or more"),
+        ("epochs", 0, "1 to 2,147"),
         ("learning_rate", 3.0, "between 0 and 1"),
         ("augmentation", "swirl", "radiograph"),
         ("frozen_stages", 9, "0 to 5"),
@@ -491,3 +492,22 @@ def test_without_chance_the_warp_is_a_plain_resize():
 def test_the_allocator_is_asked_to_keep_its_memory_and_may_decline(monkeypatch):
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())  # a C library without mallopt
     assert memory.keep_memory() is False
+
+
+def test_answers_come_in_smaller_batches_where_memory_runs_out(monkeypatch):
+    network = build("tiny", 1).eval()
+    inputs, asked = torch.rand(7, 3, 32, 32), []
+    whole = loop.answers(network, inputs.split, "binary")
+    forward = network.forward
+
+    def tight(batch):
+        asked.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return forward(batch)
+
+    monkeypatch.setattr(network, "forward", tight)
+    assert torch.allclose(loop.answers(network, inputs.split, "binary", size=8), whole, atol=1e-5)
+    assert asked == [7, 4, 2, 2, 2, 1]
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # another fault is none of memory
+        loop.answers(torch.nn.Linear(5, 1), inputs.split, "binary")

@@ -125,6 +125,10 @@ def test_the_three_choices_become_settings_and_a_wrong_file_of_settings_is_told(
     wrong = b'{"model_id": "x", "about": {"title": "x"}, "settings": {"epoch": 3}}'
     page.file_uploader(key="tuning-plan").set_value(("plan.json", wrong, "application/json")).run()
     assert "There is no setting" in words(page)
+    beyond = Plan("sides", replace(SMALL, batch_size=4096, learning_rate=0.5), About("Sides")).as_json().encode()
+    page.file_uploader(key="tuning-plan").set_value(("plan.json", beyond, "application/json")).run()
+    assert not page.exception
+    assert [one.value for one in page.number_input if one.label in ("Learning rate", "Batch size")] == [0.5, 4096]
 
 
 def test_a_better_model_is_promoted_and_rolled_back(page: AppTest, home: Path, model_folder: Path):

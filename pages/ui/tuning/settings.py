@@ -180,7 +180,10 @@ def advanced(base: dict[str, Any]) -> dict[str, Any]:
 
 
 def field(name: str, setting: Setting, value: Any, key: str) -> Any:
-    """A widget with its sentence below; of a choice among remedies the sentence is that of the chosen one."""
+    """A widget with its sentence below; of a choice among remedies the sentence is that of the chosen one.
+
+    Loaded settings may lie beyond what the page offers: they stay as they are.
+    """
     with st.container(gap="xxsmall"):
         if setting.options:
             index = setting.options.index(str(value))
@@ -189,9 +192,8 @@ def field(name: str, setting: Setting, value: Any, key: str) -> Any:
             return chosen
         kind: Any = type(getattr(TrainConfig(), name))
         form = None if kind is int else "%.5f" if setting.step < 0.01 else "%.2f"
-        given = st.number_input(
-            setting.label, kind(setting.low), kind(setting.high), kind(value), kind(setting.step), form, key=key
-        )
+        low, high = kind(min(setting.low, value)), kind(max(setting.high, value))
+        given = st.number_input(setting.label, low, high, kind(value), kind(setting.step), form, key=key)
         st.caption(setting.says)
         return given
 
