@@ -117,4 +117,6 @@ def send_case(arguments: argparse.Namespace) -> str:
         raise MedFusionError(f"Case {entry.id} has no answer, so there is nothing to report. Choose another one.")
     content = entry.path.read_bytes()
     made = reports.made(content, entry.answer.model_id, entry.answer.frame, arguments.method, arguments.device)
+    for warning in made.prediction.warnings:
+        write_line("warning", f"case {entry.id}", warning)
     return archives.send(arguments.archive, entry.id, content, lambda header: for_archive(replace(made, source=header)))

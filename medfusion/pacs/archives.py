@@ -150,6 +150,8 @@ def fetch(name: str, picks: Sequence[Pick], tell: Callable[[Fetched], None] = la
         checked_uid(pick.study), pick.series and checked_uid(pick.series)
     asked = client(archive)
     plan, expected = planned(asked, picks)
+    if expected == Fetched():
+        raise ArchiveError(f"{archive.title} holds nothing of that. Search anew: it may be gone, or elsewhere.")
     if expected.total > archive.max_objects:
         raise ArchiveError(
             f"That is {expected.total} objects; {archive.title} is asked for up to {archive.max_objects} at once. "

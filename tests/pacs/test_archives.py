@@ -138,6 +138,13 @@ def test_a_study_comes_once_without_identity_and_without_what_is_no_picture(arch
         assert secret.encode() not in kept
 
 
+@BOTH
+def test_a_study_that_is_not_there_is_said_to_be_missing(archives_of, name):
+    archives_of.put(dicom(1))
+    with pytest.raises(ArchiveError, match=r"holds nothing of that\. Search anew"):
+        archives.fetch(name, [Pick(f"{STUDY}.99")])
+
+
 def test_the_same_object_by_two_ways_is_one_case(archives_of):
     archives_of.put(dicom(1))
     assert archives.fetch("web", [Pick(STUDY)]).new == 1

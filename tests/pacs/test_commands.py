@@ -46,11 +46,15 @@ def test_find_fetch_and_send_from_the_terminal(archives_of, home, tmp_path, caps
     assert main(["pacs", "send", "dimse", "--case", str(case.id)]) == 2  # no answer yet
     assert "nothing to report" in capsys.readouterr().err
     answer = {
-        "model_id": "chest-ct", "model_version": "1", "weights_sha256": "0" * 64, "frame": 0, "answers": ["covid"],
+        "model_id": "retina", "model_version": "1", "weights_sha256": "0" * 64, "frame": 0, "answers": ["covid"],
         "plausible": None, "probabilities": {}, "risk": 0.9, "uncertainty": 0.1, "along": [], "warnings": [],
     }  # fmt: skip
     worklist.keep_outcome(case.id, worklist.ANSWERED, answer=answer)
+    capsys.readouterr()
     assert main(["pacs", "send", "dimse", "--case", str(case.id), "--method", "gradcam"]) == 0
+    said = capsys.readouterr().out
+    assert f"warning  case {case.id}  " in said  # of what is no picture of an eye
+    assert "2 objects are stored" in said
     assert len(archives_of.objects()) == 3
     assert main(["pacs", "send", "web", "--case", str(case.id)]) == 2  # it came from the other one
     assert main(["pacs", "send", "web"]) == 2
