@@ -16,6 +16,7 @@ from training.service import Event, Run
 EVERY = "2s"
 AFTER = ("Choosing", "Learning", "Testing", "Measuring")  # how phases begin in which nothing is trained any more
 LOOKS = 8  # maps in a row at most
+PINNED_PX = 320  # of the pinned case at most: in a narrow window it stands alone
 LINES = 40  # of the log
 CURVES = {"train_loss": ("Loss, training", "#8a8f94", "dot"), "val_loss": ("Loss, validation", "#3b8fc4", "solid")}
 SKILL = {"val_auroc": ("AUROC", "#3b8fc4", "solid"), "val_accuracy": ("Accuracy", "#c47a2c", "solid")}
@@ -142,7 +143,7 @@ def show_curves(run: Run, events: list[Event]) -> None:
         st.plotly_chart(
             curves(done, SKILL), key="tuning-skill", config={"displayModeBar": False}, alt="AUROC and accuracy by epoch"
         )
-    with right:
+    with right, st.container(width=PINNED_PX):
         newest = done[-1]["epoch"]
         pinned = run.folder / "pinned" / f"{newest}.webp"
         if pinned.exists():
