@@ -101,7 +101,7 @@ def preflight(
     """
     data = data.without(left_out)
     if not data.cases:
-        raise DataError(f"All files of {data.source.name} are left out. Upload a mended set.")
+        raise DataError("All files of this set are left out. Upload a mended set.")
     seen, unreadable, drawn = [], {}, Sheets(data.classes)
     looked_at: list[np.ndarray] = []
     chosen = spread(len(data.cases))
@@ -122,7 +122,7 @@ def preflight(
     if sheets:
         drawn.write(sheets)
     if not seen:
-        raise DataError(f"No file of {data.source.name} can be read. The first: {next(iter(unreadable.values()))}")
+        raise DataError(f"No file of this set can be read. The first: {next(iter(unreadable.values()))}")
     compared = (lambda part: progress(READING + (1 - READING) * part)) if progress else None
     groups = alike(np.stack([one.bits for one in seen]), compared)
     duplicates = [[seen[index].case for index in group] for group in groups]
