@@ -132,7 +132,7 @@ def candidates(case: Case) -> list[Other]:
     mine = worklist.find(case.worklist_id) if case.worklist_id else None
     patient = mine.patient if mine else resources.patient(case)
     kept = [one for one in worklist.of_patient(patient) if not mine or is_other(one, mine)]
-    sizes = Counter(one.series for one in kept)
+    sizes = Counter(one.series for one in kept if one.series)
     found = [Other(state.seen_as(Case(0, ""), one), entry_words(one, mine, sizes[one.series] > 1)) for one in kept]
     if mine:
         return found
