@@ -301,5 +301,5 @@ def test_leaving_out_a_whole_class_is_told_by_its_name(sound):
 
 def test_leaving_out_everything_is_an_error_and_no_crash(sound):
     data = read_labelled(sound)
-    with pytest.raises(DataError, match="All files of set are left out"):
+    with pytest.raises(DataError, match="All files of this set are left out"):
         preflight(data, left_out=[case.path for case in data.cases])
