@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -27,7 +28,7 @@ def connect() -> None:
     if not ray.is_initialized():
         inside = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # a job of the cluster has its environment already
         try:
-            ray.init(runtime_env=None if inside else environment(), logging_level="ERROR")
+            ray.init(runtime_env=None if inside else environment(), logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigError(f"No Ray cluster answers at RAY_ADDRESS ({error}). Start it, or unset it.") from error
 

@@ -97,12 +97,8 @@ def variants(val: Pictures, config: TrainConfig) -> list[Tensor]:
 
 
 def shifted_loss(network: MedFusionNet, shifted: list[Tensor], labels: Tensor, task: Task) -> float:
-    return sum(loop.calibrated_loss(scores, labels) for scores in answers(network, shifted, task)) / len(shifted)
-
-
-def answers(network: MedFusionNet, shifted: list[Tensor], task: Task) -> list[Tensor]:
-    """Class logits (n, K) of each set of variants."""
-    return [loop.answers(network, one.split, task) for one in shifted]
+    found = (loop.answers(network, one.split, task) for one in shifted)
+    return sum(loop.calibrated_loss(scores, labels) for scores in found) / len(shifted)
 
 
 def temperature(network: MedFusionNet, val: Pictures, config: TrainConfig, task: Task) -> float:
@@ -110,5 +106,6 @@ def temperature(network: MedFusionNet, val: Pictures, config: TrainConfig, task:
 
     The weights were chosen on val, so alone it makes a network look surer than it may be on pictures from elsewhere.
     """
-    found = [loop.scores(network, val, task), *answers(network, variants(val, config), task)]
+    found = [loop.scores(network, val, task)]
+    found += (loop.answers(network, one.split, task) for one in variants(val, config))
     return finish.fit_temperature(torch.cat(found), torch.cat([torch.from_numpy(val.labels)] * len(found)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -132,8 +131,8 @@ def candidates(case: Case) -> list[Other]:
     mine = worklist.find(case.worklist_id) if case.worklist_id else None
     patient = mine.patient if mine else resources.patient(case)
     kept = [one for one in worklist.of_patient(patient) if not mine or is_other(one, mine)]
-    sizes = Counter(one.series for one in kept if one.series)
-    found = [Other(state.seen_as(Case(0, ""), one), entry_words(one, mine, sizes[one.series] > 1)) for one in kept]
+    sizes = worklist.series_sizes() if kept else {}
+    found = [Other(state.seen_as(Case(0, ""), one), entry_words(one, mine, sizes)) for one in kept]
     if mine:
         return found
     for other in state.cases():
@@ -149,10 +148,10 @@ def is_other(one: Entry, mine: Entry) -> bool:
     return one.id != mine.id and (not mine.series or one.series != mine.series)
 
 
-def entry_words(one: Entry, mine: Entry | None, is_slice: bool) -> str:
+def entry_words(one: Entry, mine: Entry | None, sizes: dict[str, int]) -> str:
     """Which picture it is, and how long before or after."""
     days = one.day - mine.day if mine and one.day is not None and mine.day is not None else None
     when = "" if days is None else "same day" if days == 0 else f"{abs(days)} days {'later' if days > 0 else 'earlier'}"
-    what = f"slice {one.instance}" if is_slice else ""
+    what = f"slice {one.instance}" if sizes.get(one.series, 1) > 1 else ""
     parts: Sequence[str] = [f"Case {one.id}", when, one.modality, what]
     return ", ".join(part for part in parts if part)
