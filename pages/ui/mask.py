@@ -49,8 +49,7 @@ def take_mask(case: Case, scan: Scan, frame: int) -> None:
     )
     if not file:
         return
-    data = file.getvalue()
-    state.release(file)
     with explained_errors():
-        state.keep_mask(case, frame, service.read_mask(data, scan, frame))
+        with state.taking(file):
+            state.keep_mask(case, frame, service.read_mask(file.getvalue(), scan, frame))
         st.rerun()

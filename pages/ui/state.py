@@ -11,7 +11,8 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -462,6 +463,20 @@ def uploader_key() -> str:
 def renew_uploader() -> None:
     """Let go of the uploader's value: the next run draws an empty one."""
     memory().uploaders += 1
+
+
+@contextmanager
+def taking(file: UploadedFile) -> Iterator[None]:
+    """Free an uploaded file's memory when it is taken or refused, not before.
+
+    Streamlit may break off a drawing at any use of the session and begin anew. A file freed by then would be lost.
+    """
+    try:
+        yield
+    except Exception:  # Streamlit breaks off by a BaseException
+        release(file)
+        raise
+    release(file)
 
 
 def release(file: UploadedFile) -> None:

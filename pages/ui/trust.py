@@ -101,11 +101,9 @@ def faithful_words(found: Faithfulness) -> str:
     count = service.RANDOM_MAPS
     if found.is_better_than_random:
         return f"Hiding what it marks matters more than hiding what any of {count} random maps marks."
-    beaten = round(found.better_than * count)
-    return (
-        f"No better than random: hiding what it marks matters more than hiding what {beaten} of {count} random maps "
-        "mark."
-    )
+    as_good = count - round(found.better_than * count)
+    mark = "marks" if as_good == 1 else "mark"
+    return f"No better than random: hiding what {as_good} of {count} random maps {mark} matters as much or more."
 
 
 def how_sure(job: Job) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from medfusion.inference import class_logits
@@ -98,7 +98,7 @@ class Bare:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network: MedFusionNet = build("tiny", 1).to(self.device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), 1e-4)
-        self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(CONFIG.average_decay))
+        self.average = AveragedModel(self.network, multi_avg_fn=loop.averaging(CONFIG.average_decay))
         self.precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def scores(self, network: torch.nn.Module, pictures: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """What the README, the Makefile and the requirements say about the project holds."""
 
+import ast
 import os
 import re
 import subprocess
@@ -113,7 +114,10 @@ def test_the_server_is_private():
 
 def test_every_import_is_required():
     """Ray is for clusters only, and imported where one is named."""
-    imported = {name for path in CODE for name in re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M)}
+    statements = [node for path in CODE for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    names = [alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in statements if isinstance(node, ast.ImportFrom) and not node.level]
+    imported = {name.split(".")[0] for name in names}
     ours = {"app", "pages", "medfusion", "training"}
     foreign = imported - set(sys.stdlib_module_names) - ours - OPTIONAL
     assert {PACKAGE_OF.get(name, name) for name in foreign} - required("requirements.txt") == set()

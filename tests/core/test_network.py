@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from medfusion.errors import ConfigError
-from medfusion.network import SIZES, EncoderBlock, MedFusionNet, PatchEmbedding, build, load_imagenet
+from medfusion.network import BRANCH_SCALE, SIZES, EncoderBlock, MedFusionNet, PatchEmbedding, build, load_imagenet
 
 LIMITS = {"tiny": (3.5e6, 0.5e9), "small": (9e6, math.inf)}  # parameters; multiply-accumulates at 224 × 224
 IMAGENET_TENSORS = 225  # 45 convolutions, each with four tensors of batch norm
@@ -122,6 +122,15 @@ def test_building_leaves_the_callers_random_numbers_alone():
     torch.manual_seed(3)
     build("tiny", 2, seed=9)
     assert torch.equal(torch.rand(4), expected)
+
+
+def test_from_scratch_a_block_with_a_shortcut_begins_near_the_identity():
+    x = noise(4, 40, 16, 16)
+    network = build("tiny", 2).train()
+    blocks = [block for stage in network.stages for block in stage if block.has_shortcut]
+    assert len(blocks) == 6  # all but the first of each stage; the first stage has one
+    branch = blocks[1](x) - x  # of the stage with 40 channels; batch norm makes the deviation its weight
+    assert branch.std().item() == pytest.approx(BRANCH_SCALE, rel=0.02)
 
 
 def test_patches_become_tokens_row_by_row():

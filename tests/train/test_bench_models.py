@@ -47,6 +47,7 @@ def test_rivals_answer_alike(name):
 
     network = networks.make(name, 3, 64).eval()
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 3)
+    assert network.get_classifier().weight.std() < 0.1  # each begins undecided: timm's EfficientNets would not
     assert networks.trained_parts(name, network, "scratch") == ()
 
 
@@ -81,6 +82,7 @@ def test_costs_are_known_figures():
     found = networks.cost("resnet-18")
     assert found["parameters_m"] == pytest.approx(11.18, abs=0.01)  # He 2016 less 998 classes
     assert found["gmacs"] == pytest.approx(1.81, abs=0.02)
+    assert networks.cost("vit-tiny-16")["gmacs"] == pytest.approx(1.25, abs=0.01)  # with the products of attention
 
 
 def test_tables_give_the_mean_and_range_over_seeds(tmp_path):

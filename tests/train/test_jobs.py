@@ -159,6 +159,7 @@ def test_a_set_that_vanished_is_told_in_a_sentence(labelled_zip):
     failed = ended(jobs.start(PLAN, labelled_zip).id)
     assert failed.status == jobs.FAILED
     assert failed.message.startswith("The labelled set is not there any more. Have it put back")
+    wait_until(lambda run: jobs.process_of(run.folder) is None, failed.id)  # it writes its log last
     assert "Traceback" in (failed.folder / jobs.LOG).read_text()  # the rest is for who looks for the cause
 
 

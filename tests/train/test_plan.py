@@ -1,5 +1,6 @@
 """What a run is asked to do and what it tells: both are files, and both survive what happens to files."""
 
+import argparse
 import json
 from dataclasses import asdict, replace
 
@@ -45,6 +46,22 @@ def test_settings_that_a_plan_does_not_name_are_the_defaults():
     assert read_plan(given(settings={})).settings == TrainConfig()
     without = {name: value for name, value in json.loads(PLAN.as_json()).items() if name != "left_out"}
     assert read_plan(json.dumps(without)).left_out == ()
+
+
+@pytest.mark.parametrize(
+    ("words", "start"),
+    [("", "foundation"), ("--size small", "imagenet"), ("--start scratch --frozen-stages 0", "scratch")],
+)
+def test_a_run_starts_from_the_foundation_where_that_fits(words, start):
+    parser = argparse.ArgumentParser()
+    run.add_arguments(parser)
+    plan = run.plan_from(parser.parse_args(["--data", "sides.zip", "--out", "models/sides", *words.split()]))
+    assert plan.settings.start == start
+
+
+def test_a_run_starts_from_imagenet_where_no_foundation_is_installed(monkeypatch):
+    monkeypatch.setattr(library, "list_cards", lambda: [])
+    assert run.usual_start("tiny") == "imagenet"
 
 
 def test_a_whole_number_will_do_for_a_setting_with_a_fraction():

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.optim.swa_utils import AveragedModel
 
 from medfusion import library
 from medfusion.__main__ import main as medfusion_command
@@ -171,6 +172,23 @@ def test_the_learning_rate_falls_to_zero_with_the_time_budget_where_that_ends_fi
         assert rates[0] == pytest.approx(share * config.learning_rate)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.995])
+def test_the_average_of_weights_lets_go_of_the_first_ones_and_settles_at_its_decay(decay):
+    weight = torch.nn.Linear(1, 1, bias=False)
+    average = AveragedModel(weight, multi_avg_fn=loop.averaging(decay))
+    torch.nn.init.constant_(weight.weight, 100)
+    average.update_parameters(weight)
+    torch.nn.init.zeros_(weight.weight)
+    for _ in range(20):
+        average.update_parameters(weight)
+    assert average.module.weight.item() < 0.01  # plain averaging would have 12 or 90 left
+    average.n_averaged.fill_(1_000_000)
+    torch.nn.init.ones_(weight.weight)
+    before = average.module.weight.item()
+    average.update_parameters(weight)
+    assert average.module.weight.item() == pytest.approx(decay * before + 1 - decay, rel=1e-3)
+
+
 def test_frozen_stages_keep_their_weights_and_batch_statistics(tmp_path):
     learner = loop.Learner(
         loop.build("tiny", 1), "binary", replace(SMALL, start="imagenet", frozen_stages=2), F.cross_entropy
@@ -329,7 +347,21 @@ def test_the_sampler_draws_rare_classes_as_often_at_full_power():
     assert balance.draws(labels, 50, power=0.0) == pytest.approx(np.full(100, 0.5))
 
 
-@pytest.mark.parametrize("name", [name for name in balance.BALANCES if name != "weights"])
+def test_each_case_is_drawn_as_often_as_it_should_be_rounded_up_or_down():
+    wanted = np.repeat([0.3, 1.0, 2.5], 40)
+    order = Order(120, wanted, seed=0)
+    epochs = []
+    for epoch in range(200):
+        order.set_epoch(epoch)
+        epochs.append(np.bincount([draw.case for draw in order], minlength=120))
+    drawn = np.array(epochs)
+    assert (drawn.sum(axis=1) == 152).all()
+    assert (drawn >= np.floor(wanted)).all() and (drawn <= np.ceil(wanted)).all()
+    assert drawn.mean(axis=0) == pytest.approx(wanted, abs=0.15)
+    assert len({tuple(row) for row in epochs}) == 200
+
+
+@pytest.mark.parametrize("name", [name for name in balance.BALANCES if name != "sampler"])
 def test_every_balance_trains_and_learns_the_sides(name, tmp_path):
     config = replace(SMALL, balance=name, epochs=1, finish_epochs=0)
     network = fit(pictures(16, 1), pictures(8, 2), config, tmp_path)

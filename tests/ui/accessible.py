@@ -126,6 +126,7 @@ def choosing(page: Any, control: Any) -> Iterator[list[Any]]:
     """Open the system's dialogue for files by the keyboard, and hand over what the block puts into the list."""
     files: list[Any] = []
     yield files
+    settle(page)  # what is chosen while the page is drawn anew may be lost
     with page.expect_file_chooser() as chooser:
         press(page, control)
     chooser.value.set_files(files)

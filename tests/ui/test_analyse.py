@@ -6,24 +6,29 @@ import json
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import pytest
 import streamlit as st
 from PIL import Image
+from streamlit.runtime.scriptrunner import RerunData, RerunException
 from streamlit.testing.v1 import AppTest
+from streamlit.typing import UploadedFile
 
 from medfusion import library, service, synthetic
 from medfusion.errors import Cancelled
 from medfusion.explain import EXPLAINERS
 from medfusion.explain.contract import Attribution
+from medfusion.explain.faithfulness import Faithfulness
 from medfusion.types import ModelCard, Route
-from pages.ui import resources
+from pages.ui import resources, state
 from pages.ui.components import plausible_words
+from pages.ui.trust import faithful_words
 from tests.core.dicom_files import dicom
 from tests.ui.conftest import grey_picture
 
@@ -119,6 +124,35 @@ def test_after_bad_files_only_the_page_still_takes_good_ones(
     assert "sample" in texts(page)  # still the empty page
     upload(page, {"good.png": png()})
     assert page.header[0].value.replace("\\", "") == "good.png"
+
+
+@pytest.mark.parametrize(
+    ("better_than", "words"),
+    [
+        (1.0, "Hiding what it marks matters more than hiding what any of 19 random maps marks."),
+        (18 / 19, "No better than random: hiding what 1 of 19 random maps marks matters as much or more."),
+        (0.0, "No better than random: hiding what 19 of 19 random maps mark matters as much or more."),
+    ],
+)
+def test_how_many_random_maps_do_as_well_is_said(better_than: float, words: str) -> None:
+    found = Faithfulness(0.5, 0.5, 0, better_than, 0.5, (), (), (), ())
+    assert faithful_words(found) == words
+
+
+@pytest.mark.parametrize(
+    ("broken_off_by", "freed"), [(None, True), (ValueError(), True), (RerunException(RerunData()), False)]
+)
+def test_an_upload_is_freed_when_it_is_taken_and_kept_where_streamlit_draws_anew(
+    broken_off_by: BaseException | None, freed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released: list[object] = []
+    monkeypatch.setattr(state, "release", released.append)
+    file = cast(UploadedFile, object())
+    with suppress(ValueError, RerunException), state.taking(file):
+        assert not released
+        if broken_off_by:
+            raise broken_off_by
+    assert released == [file] * freed
 
 
 def test_a_file_name_is_shown_as_it_is_and_never_read_as_markup(page: AppTest, png: Callable[..., bytes]) -> None:

@@ -47,7 +47,7 @@ ADVANCED = {
     "epochs": Setting("Epochs", "How often each case is seen at most.", 1, 500),
     "patience": Setting("Early stopping", "Epochs without a better validation loss after which training ends.", 1, 500),
     "minutes": Setting("Time budget (minutes)", "Training ends after so long; 0 is no limit.", 0, 10_000, 5.0),
-    "frozen_stages": Setting("Frozen stages", "First stages of the network that stay as they are.", 0, 6),
+    "frozen_stages": Setting("Frozen stages", "First stages of the network that stay as they are.", 0, 5),
     "learning_rate": Setting("Learning rate", "How far a step goes. Halve it when the loss jumps.", 1e-5, 0.01, 1e-4),
     "batch_size": Setting("Batch size", "Cases a step. 0: found by itself; halved where memory runs out.", 0, 512),
     "augmentation": Setting("Augmentation", "What may differ between sites.", options=tuple(service.RECIPES)),

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 RESULTS = Path(__file__).parent / "results"
 COLOURS = ("#2f86bd", "#d9822b", "#4c9f70", "#9a6fb0", "#b5544f", "#7d7d7d", "#c2a02e", "#3f5f8a")
 BUDGET = ("drawn", "side_px")
+TICKS_GMACS = (0.3, 0.5, 1, 2, 4)
 COSTS = ("parameters_m", "gmacs", "latency_ms", "kept_mb")
 
 Row = Mapping[str, str]
@@ -58,13 +59,17 @@ def latest(rows: list[Row]) -> list[Row]:
     return last
 
 
+def values_of(rows: list[Row], figure: str) -> list[float]:
+    return [float(row[figure]) for row in rows]
+
+
 def mean(rows: list[Row], figure: str) -> float:
-    return statistics.fmean(float(row[figure]) for row in rows)
+    return statistics.fmean(values_of(rows, figure))
 
 
 def said(rows: list[Row], figure: str) -> str:
     """Mean over seeds and, of several, the range."""
-    values = [float(row[figure]) for row in rows]
+    values = values_of(rows, figure)
     return f"{mean(rows, figure):.3f}" + (f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else "")
 
 
@@ -82,10 +87,11 @@ def budget(rows: list[Row]) -> str:
 def curves_table(rows: list[Row], _: Mapping[str, list[Row]]) -> str:
     shares = [name[0] for name, _ in grouped(sorted(rows, key=lambda row: float(row["share"])), "share")]
     body = []
-    for (data, network, start), members in grouped(rows, "data", "network", "start"):
-        by_share = {row[0]: group for row, group in grouped(members, "share")}
-        cells = [said(by_share[share], "test_auroc") if share in by_share else "" for share in shares]
-        body.append([data.replace("_", " "), f"{network}, {start}", *cells])
+    for (data,), same in grouped(rows, "data"):
+        for (network, start), members in grouped(same, "network", "start"):
+            by_share = {row[0]: group for row, group in grouped(members, "share")}
+            cells = [said(by_share[share], "test_auroc") if share in by_share else "" for share in shares]
+            body.append([data.replace("_", " "), f"{network}, {start}", *cells])
     head = ["set", "network, start", *(f"{float(share):.0%} of train" for share in shares)]
     return f"AUROC by the share of the training set ({budget(rows)}):\n\n{markdown(head, body)}"
 
@@ -128,9 +134,7 @@ def draw_curves(rows: list[Row], path: Path) -> None:
     figure = Figure(figsize=(3.6 * len(sets), 3.2), layout="constrained")
     for axes, ((data,), members) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
         for colour, ((network, start), group) in zip(COLOURS, grouped(members, "network", "start"), strict=False):
-            points = sorted(
-                (mean(part, "cases"), [float(row["test_auroc"]) for row in part]) for _, part in grouped(group, "share")
-            )
+            points = sorted((mean(part, "cases"), values_of(part, "test_auroc")) for _, part in grouped(group, "share"))
             cases = [point[0] for point in points]
             axes.plot(cases, [statistics.fmean(v) for _, v in points], "o-", color=colour, label=f"{network}, {start}")
             axes.fill_between(
@@ -144,14 +148,20 @@ def draw_curves(rows: list[Row], path: Path) -> None:
 
 
 def draw_rivals(rows: list[Row], costs: list[Row], path: Path) -> None:
-    """AUROC from scratch against multiply-adds, one panel a set."""
+    """AUROC from scratch against multiply-adds, one panel a set; bars from the lowest to the highest seed."""
     gmacs = {row["network"]: float(row["gmacs"]) for row in costs}
     sets = list(grouped([row for row in rows if row["start"] == "scratch" and row["network"] in gmacs], "data"))
-    figure = Figure(figsize=(3.6 * len(sets), 3.2), layout="constrained")
-    for axes, ((data,), members) in zip(figure.subplots(1, len(sets), squeeze=False)[0], sets, strict=True):
+    figure = Figure(figsize=(3 * len(sets), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(sets), squeeze=False, sharey=True)[0]
+    for axes, ((data,), members) in zip(panels, sets, strict=True):
         for colour, ((network,), group) in zip(COLOURS, grouped(members, "network"), strict=False):
-            axes.scatter(gmacs[network], mean(group, "test_auroc"), color=colour, label=network)
-        axes.set(xscale="log", xlabel="GMACs at 224 px", ylabel="AUROC on test", title=data.replace("_", " "))
+            values, middle = values_of(group, "test_auroc"), mean(group, "test_auroc")
+            spread = [[middle - min(values)], [max(values) - middle]]
+            axes.errorbar(gmacs[network], middle, spread, fmt="o", color=colour, capsize=2, label=network)
+        axes.set(xscale="log", xlabel="GMACs at 224 px", title=data.replace("_", " "))
+        axes.minorticks_off()
+        axes.set_xticks(TICKS_GMACS, [f"{tick:g}" for tick in TICKS_GMACS])
+    panels[0].set_ylabel("AUROC on test, from scratch")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     save(figure, path)
 
