@@ -17,7 +17,7 @@ from medfusion.explain import EXPLAINERS, describe, explain, record, refusal
 from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
-from medfusion.explain.truth import against
+from medfusion.explain.truth import against, in_words
 from medfusion.imaging import display
 from medfusion.library import Model
 from medfusion.types import Explanation, Prediction, Scan
@@ -73,7 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in prediction.warnings:
         write_line("warning", arguments.path.name, warning)
     for one in made:
-        write_line("ok", str(arguments.out / f"{one.method}.npz"), describe(one))
+        overlap = found.overlaps.get(one.method)
+        write_line(
+            "ok", str(arguments.out / f"{one.method}.npz"), describe(one), *([in_words(overlap)] if overlap else [])
+        )
     for name, reason in refused.items():
         write_line("refused", name, reason)
     return int(bool(refused))

@@ -38,3 +38,11 @@ def against(heatmap: np.ndarray, mask: np.ndarray) -> Overlap:
         iou=float((strongest & mask).sum() / (strongest | mask).sum()),
         by_chance=float(mask.mean()),
     )
+
+
+def in_words(overlap: Overlap) -> str:
+    place = "lies inside" if overlap.points else "lies outside"
+    return (
+        f"Against the mask: the strongest place {place}; {100 * overlap.energy:.0f} % of the evidence is inside, of an "
+        f"even map {100 * overlap.by_chance:.0f} %; overlap (IoU) {overlap.iou:.2f}."
+    )

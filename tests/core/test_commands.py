@@ -244,6 +244,10 @@ def test_explain_scores_maps_against_a_mask_of_the_readers_own(folder, model, tm
     with np.load(out / "gradcam.npz") as stored:
         heatmap = stored["heatmap"]
     assert scored["energy"] == pytest.approx(heatmap[:32].sum() / max(heatmap.sum(), 1e-9), abs=1e-3)
+    assert f"Against the mask: the strongest place lies {'in' if scored['points'] else 'out'}side" in (
+        told := capsys.readouterr().out
+    )
+    assert f"{100 * scored['energy']:.0f} % of the evidence is inside, of an even map 50 %" in told
     assert main([*words, "--mask", str(folder / "z")]) == 2
     assert "empty" in capsys.readouterr().err
 
