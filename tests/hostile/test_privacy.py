@@ -19,7 +19,7 @@ from medfusion.records import audit, database, keys
 from tests.hostile import identity
 from tests.hostile.identity import FAMILY, MARKS, NAMED, NUMBER, left_in, marks_in
 from tests.ui import browser
-from tests.ui.accessible import settle
+from tests.ui.accessible import download_maps, settle
 from tests.ui.browser import ROOT
 from tests.zips import zipped
 
@@ -68,11 +68,8 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     page.get_by_text("Shortcuts.", exact=True).wait_for()
     page.get_by_role("button", name="Dismiss").click()  # another page adds to the same list
     page.get_by_text("files could not be shown").wait_for(state="detached")
-    taken = {}
-    save(page)
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download maps.zip").click()
-    taken[download.value.suggested_filename] = Path(download.value.path()).read_bytes()
+    download = download_maps(page)
+    taken = {download.suggested_filename: Path(download.path()).read_bytes()}
     addresses.append(page.url)
     page.get_by_role("link", name="Card of this model").click()
     page.get_by_text("Measure it on your own labelled pictures").click()
@@ -96,18 +93,6 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
     while worklist.counts().get(worklist.WAITING):
         page.wait_for_timeout(500)
     return taken
-
-
-def save(page) -> None:  # type: ignore[no-untyped-def]
-    """Press until the zip is there: while the page is drawn, what moves up stands on it twice, and a press may miss."""
-    from playwright.sync_api import TimeoutError as TooLate
-
-    for _ in range(20):
-        settle(page)
-        page.get_by_role("button", name="Save maps and report").last.click()
-        with suppress(TooLate):
-            return page.get_by_role("button", name="Download maps.zip").first.wait_for(timeout=30_000)
-    pytest.fail("There is no zip of the maps.")
 
 
 def measure(page, file: dict[str, object], words: str) -> None:  # type: ignore[no-untyped-def]

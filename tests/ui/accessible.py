@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import axe_playwright_python
+from playwright.sync_api import TimeoutError
 
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -56,6 +57,24 @@ def settle(page: Any) -> None:
     page.wait_for_function(IS_DONE)
     page.wait_for_timeout(400)  # a component may ask for one more drawing
     page.wait_for_function(IS_DONE)
+
+
+def download_maps(page: Any) -> Any:
+    """The zip of Analyse, as Playwright hands it over.
+
+    Pressed until it is there: while a page is drawn, what moves up stands on it twice, and a press may miss.
+    """
+    packed = page.get_by_role("button", name="Download maps.zip")
+    for _ in range(20):
+        settle(page)
+        if packed.count() == 1:
+            with page.expect_download() as download:
+                packed.click()
+            return download.value
+        page.get_by_role("button", name="Save maps and report").last.click()
+        with suppress(TimeoutError):
+            packed.first.wait_for(timeout=30_000)
+    raise AssertionError("There is no zip of the maps.")
 
 
 def check(page: Any, what: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.ui.accessible import download_maps
 from tests.ui.browser import in_browser
 
 PLOT = ".st-key-evidence .js-plotly-plot"
@@ -117,10 +118,6 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.get_by_text("files could not be shown").wait_for()
     assert page.get_by_role("heading", name="Thorax-Ü.png").is_visible()
 
-    page.get_by_role("button", name="Save maps and report").click()
-    page.get_by_role("button", name="Download maps.zip").wait_for()
-    with page.expect_download() as download:
-        page.get_by_role("button", name="Download maps.zip").click()
-    with zipfile.ZipFile(download.value.path()) as archive:
+    with zipfile.ZipFile(download_maps(page).path()) as archive:
         assert {"maps/gradcam.npz", "maps/lime.png", "maps/explanation.json"} <= set(archive.namelist())
         assert b"Thorax" not in archive.read("maps/explanation.json")
