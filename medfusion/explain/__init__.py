@@ -45,7 +45,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam++": Explainer(
         "Grad-CAM++",
         "Like Grad-CAM, but several places that look alike count alike.",
-        "It leaves out what speaks against the class, and missed two of three planted places: prefer another.",
+        "It leaves out what speaks against the class, and with one network missed two of three planted places.",
         partial(cam.attribute, GradCAMPlusPlus),
         cam.DeepCamSettings,
         tells_against=False,
