@@ -35,7 +35,12 @@ def explained_errors() -> Iterator[None]:
 
 def plain(text: str) -> str:
     """Text of unknown origin, such as a file's name, that Markdown shows as it is."""
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """For Markdown, with each number's % on the number's line."""
+    return MARKDOWN.sub(r"\\\1", text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def prose(text: str) -> str:
@@ -43,7 +48,7 @@ def prose(text: str) -> str:
     parts = " ".join(text.split()).split("`")
     if len(parts) % 2 == 0 or not all(part.strip() for part in parts[1::2]):
         return plain(text)
-    return "".join(f"`{part}`" if at % 2 else MARKDOWN.sub(r"\\\1", part) for at, part in enumerate(parts))
+    return "".join(f"`{part}`" if at % 2 else escaped(part) for at, part in enumerate(parts))
 
 
 def spoken(name: str) -> str:

@@ -38,9 +38,13 @@ ANALYSE = "pages/analyse.py"
 
 
 def texts(page: AppTest) -> str:
-    """All words on the page, with Markdown's escapes taken out."""
+    """All words on the page, with Markdown's escapes and no-break spaces taken out."""
     found = [*page.header, *page.subheader, *page.markdown, *page.caption, *page.warning, *page.info, *page.error]
-    return " ".join(f"{item.value} {getattr(item, 'title', '') or ''}" for item in found).replace("\\", "")
+    return (
+        " ".join(f"{item.value} {getattr(item, 'title', '') or ''}" for item in found)
+        .replace("\\", "")
+        .replace("\xa0", " ")
+    )
 
 
 def figure(page: AppTest) -> dict[str, Any]:

@@ -325,7 +325,8 @@ def test_two_readers_of_one_case_are_counted_both_and_the_last_word_is_shown(lis
 
 
 def texts(page: AppTest) -> str:
-    return " ".join(str(one.value) for one in [*page.markdown, *page.caption, *page.info, *page.warning])
+    found = [*page.markdown, *page.caption, *page.info, *page.warning]
+    return " ".join(str(one.value) for one in found).replace("\xa0", " ")
 
 
 def case_number(page: AppTest) -> int:
