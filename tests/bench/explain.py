@@ -23,10 +23,7 @@ from tests.bench.table import Row, compare_both, compare_s, elapsed_s, median_s,
 
 MODEL, SAMPLE = "chest-xray", "synthetic-chest"
 OUTPUT = 0  # a binary network has one
-OTHERS = {
-    "lung-histology": "histology",
-    "retina": "fundus",
-}  # models and what they read: LIME takes more or fewer samples
+OTHERS = {"lung-histology": "histology", "retina": "fundus"}  # by model: LIME may need more samples of them
 
 
 def explanations() -> list[Row]:

@@ -302,6 +302,13 @@ def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
     assert early.raw == pytest.approx(full.raw, abs=2e-3)
 
 
+def test_large_batches_are_not_split_by_looks():
+    so_far = []
+    settings = {"superpixels": 16, "samples": 400, "settle": 1, "batch_size": 128}
+    explain(linear_model(), scan_of(one_dot_a_quadrant()), 1, "lime", settings=settings, partial_map=so_far.append)
+    assert [one.samples for one in so_far] == [128, 256, 384, 400]
+
+
 def test_a_toss_up_is_sampled_to_the_end():
     """Superpixels whose weights are chance alone change places without end."""
     noise = torch.Generator().manual_seed(0)
