@@ -19,7 +19,7 @@ from medfusion.records import audit, database, keys
 from tests.hostile import identity
 from tests.hostile.identity import FAMILY, MARKS, NAMED, NUMBER, left_in, marks_in
 from tests.ui import browser
-from tests.ui.accessible import download_maps, settle
+from tests.ui.accessible import download_maps, insist
 from tests.ui.browser import ROOT
 from tests.zips import zipped
 
@@ -96,20 +96,19 @@ def journey(page, addresses: list[str]) -> dict[str, bytes]:  # type: ignore[no-
 
 
 def measure(page, file: dict[str, object], words: str) -> None:  # type: ignore[no-untyped-def]
-    """Drop the zip and press until its result is there: a page being drawn anew may miss either."""
+    """Drop the zip, and press until its result is there."""
     from playwright.sync_api import TimeoutError as TooLate
 
     dropped = page.locator(f"[data-testid=stFileChipName][title='{file['name']}']")
-    for _ in range(20):
-        settle(page)
+
+    def press() -> None:
         if not dropped.count():
             page.locator("input[type=file]").first.set_input_files(file)
             with suppress(TooLate):
                 dropped.wait_for(timeout=30_000)
         page.get_by_role("button", name="Measure", exact=True).click()
-        with suppress(TooLate):
-            return page.get_by_text(words).first.wait_for(timeout=30_000)
-    pytest.fail(f"There is no {words!r}.")
+
+    insist(page, press, page.get_by_text(words))
 
 
 LABELS = ("normal", "pneumonia")

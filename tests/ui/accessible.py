@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -59,22 +59,24 @@ def settle(page: Any) -> None:
     page.wait_for_function(IS_DONE)
 
 
-def download_maps(page: Any) -> Any:
-    """The zip of Analyse, as Playwright hands it over.
-
-    Pressed until it is there: while a page is drawn, what moves up stands on it twice, and a press may miss.
-    """
-    packed = page.get_by_role("button", name="Download maps.zip")
+def insist(page: Any, press: Callable[[], object], found: Any) -> None:
+    """Press until what comes of it is there: while a page is drawn anew, it may miss a press, or a file."""
     for _ in range(20):
         settle(page)
-        if packed.count() == 1:
-            with page.expect_download() as download:
-                packed.click()
-            return download.value
-        page.get_by_role("button", name="Save maps and report").last.click()
+        press()
         with suppress(TimeoutError):
-            packed.first.wait_for(timeout=30_000)
-    raise AssertionError("There is no zip of the maps.")
+            return found.first.wait_for(timeout=30_000)
+    raise AssertionError(f"There is no {found}.")
+
+
+def download_maps(page: Any) -> Any:
+    """The zip of Analyse, as Playwright hands it over. While the page is drawn, what moves up stands on it twice."""
+    packed = page.get_by_role("button", name="Download maps.zip")
+    insist(page, page.get_by_role("button", name="Save maps and report").last.click, packed)
+    settle(page)
+    with page.expect_download() as download:
+        packed.last.click()
+    return download.value
 
 
 def check(page: Any, what: str) -> None:
