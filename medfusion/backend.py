@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 PART = 2  # pictures computed at a time where there are many: the maps of more do not fit the caches
 LOGITS, FUSED, MAPS = 0, 1, (2, 3, 4)  # outputs of a compiled network
-STREAMS = 8  # parts computed side by side at most, each with memory of its own; a batch of LIME has eight
+STREAMS = 8  # parts computed side by side at most, each with memory of its own; a batch of LIME has 16
 
 
 class Compiled:

@@ -73,10 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in prediction.warnings:
         write_line("warning", arguments.path.name, warning)
     for one in made:
-        overlap = found.overlaps.get(one.method)
-        write_line(
-            "ok", str(arguments.out / f"{one.method}.npz"), describe(one), *([in_words(overlap)] if overlap else [])
-        )
+        scored = [in_words(found.overlaps[one.method])] if arguments.mask else []
+        write_line("ok", str(arguments.out / f"{one.method}.npz"), describe(one), *scored)
     for name, reason in refused.items():
         write_line("refused", name, reason)
     return int(bool(refused))

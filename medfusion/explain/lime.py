@@ -71,8 +71,8 @@ class LimeSettings:
 class TensorLime(LimeImageExplainer):
     """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
 
-    It stops when more samples would hardly change the weights. Each draw is as likely as with the package; balanced
-    ones rank places as surely with far fewer, see `balanced_draws` and `steadied`.
+    Each draw is as likely as with the package. Balanced ones rank places as surely with far fewer, and it stops when
+    more would hardly change the order: see `balanced_draws`, `steadied` and `expected_order`.
     """
 
     def __init__(self, model: Model, target_index: int, seed: int, settings: LimeSettings, progress: Progress) -> None:
@@ -103,13 +103,12 @@ class TensorLime(LimeImageExplainer):
                 mixed = torch.where(keep, shown, hidden, out=batch[: len(rows)])
                 answers.append(finite(classifier_fn(mixed)))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
-            seen, told = data[:last], np.concatenate(answers)
-            settled = False
+            seen, told, settled = data[:last], np.concatenate(answers), last == num_samples
             if self.settings.balanced:
-                weights, fit, errors = self.steadied(seen, told, near, corrected=last == num_samples)
-                settled = last < num_samples and expected_order(weights, errors) >= self.settings.settle < 1
+                weights, fit, errors, process = self.foretold(seen, told, near)
+                settled = settled or expected_order(weights, errors) >= self.settings.settle < 1
                 if settled:
-                    weights = self.steadied(seen, told, near)[0]
+                    weights = self.steadied(weights, process)
             else:
                 weights, fit, errors = self.fitted(seen, told, last / num_samples)
             sure = evidence(weights, errors)[segments]
@@ -126,25 +125,28 @@ class TensorLime(LimeImageExplainer):
         part: of all samples that were meant; fewer are shrunk as much as all would be.
         """
         weights, fit, left, kernel = self.regressed(data, answers[:, self.target_index], part)
-        return weights, fit, standard_errors(data, left, kernel, 1 + self.settings.balanced)
+        return weights, fit, standard_errors(data, left, kernel, 1)
 
-    def steadied(
-        self, data: np.ndarray, answers: np.ndarray, near: np.ndarray, corrected: bool = True
-    ) -> tuple[np.ndarray, float, np.ndarray]:
-        """As fitted, with a control variate (Owen 2013, Monte Carlo theory, chapter 8.9) that costs no answer.
+    def foretold(
+        self, data: np.ndarray, answers: np.ndarray, near: np.ndarray
+    ) -> tuple[np.ndarray, float, np.ndarray, Process]:
+        """As fitted, but with the errors that would be left once steadied, and the process for that.
+
+        near: (superpixels, superpixels) bool, which touch.
+        """
+        weights, fit, left, kernel = self.regressed(data, answers[:, self.target_index], len(data) / PACKAGED)
+        process = Process(data, left, weights, near)
+        return weights, fit, standard_errors(data, process.missed, kernel, 2, fitted=False), process
+
+    def steadied(self, weights: np.ndarray, process: Process) -> np.ndarray:
+        """Weights with a control variate (Owen 2013, Monte Carlo theory, chapter 8.9) that costs no answer.
 
         A Gaussian process learns what the surrogate leaves; the error that these draws make of it is known from many
         more, so it is taken away. What the process gets wrong, the answers correct: the weights tend to the package's.
-        near: (superpixels, superpixels) bool, which touch; corrected: or only tell the errors that would be left.
         """
-        part = len(data) / PACKAGED
-        weights, fit, left, kernel = self.regressed(data, answers[:, self.target_index], part)
-        process = Process(data, left, weights, near)
-        if corrected:
-            many = balanced_draws(IMAGINED, data.shape[1], np.random.RandomState(0))
-            exact = self.regressed(many, process(many), len(many) / PACKAGED)[0]
-            weights = weights + exact - self.regressed(data, process(data), part)[0]
-        return weights, fit, standard_errors(data, process.missed, kernel, 2, fitted=False)
+        many = balanced_draws(IMAGINED, process.data.shape[1], np.random.RandomState(0))
+        exact = self.regressed(many, process(many), len(many) / PACKAGED)[0]
+        return weights + exact - self.regressed(process.data, process.known, len(process.data) / PACKAGED)[0]
 
     def regressed(
         self, data: np.ndarray, answers: np.ndarray, part: float
@@ -218,6 +220,7 @@ class Process:
         self.force = np.abs(weights) + FLOOR * np.abs(weights).mean() + 1e-9
         precision = np.linalg.inv(self.covariance(data) + UNTOLD * np.eye(len(data)))
         self.learned = precision @ left
+        self.known = left - UNTOLD * self.learned  # its answers at data: what covariance @ learned comes to there
         self.missed = self.learned / precision.diagonal()  # of each of left, when learned from the others
 
     def __call__(self, draws: np.ndarray) -> np.ndarray:

@@ -41,6 +41,7 @@ def against(heatmap: np.ndarray, mask: np.ndarray) -> Overlap:
 
 
 def in_words(overlap: Overlap) -> str:
+    """All of it, and what chance would give, in a sentence."""
     place = "lies inside" if overlap.points else "lies outside"
     return (
         f"Against the mask: the strongest place {place}; {100 * overlap.energy:.0f} % of the evidence is inside, of an "

@@ -222,7 +222,8 @@ def test_what_touching_superpixels_do_together_blurs_no_weights():
     def weights(seed: int) -> tuple[np.ndarray, np.ndarray]:
         data = subject.balanced_draws(320, 20, np.random.RandomState(seed))
         data[0] = 1
-        return explainer.fitted(data, odds(data), 0.32)[0], explainer.steadied(data, odds(data), near)[0]
+        plain, *_, process = explainer.foretold(data, odds(data), near)
+        return plain, explainer.steadied(plain, process)
 
     plain, steadied = np.swapaxes([weights(seed) for seed in range(8)], 0, 1)
     package = np.random.RandomState(0).randint(0, 2, (20_000, 20))
