@@ -12,7 +12,7 @@ import sys
 import threading
 import warnings
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PART = 2  # pictures computed at a time where there are many: the maps of more do not fit the caches
-LOGITS, FUSED, MAPS = 0, 1, (2, 3, 4)  # outputs of a compiled network
+LOGITS, FUSED, MAPS, EARLY = 0, 1, (2, 3, 4), 5  # outputs of a converted network
 STREAMS = 8  # parts computed side by side at most, each with memory of its own; a batch of LIME has 16
+
+
+# What of a network is compiled: all of it, for single answers; or for many, in two halves, from pictures to early maps
+# (B, h/4, w/4, 24) and from these to logits.
+Kind = Literal["one", "early", "late"]
 
 
 class Compiled:
@@ -67,22 +72,26 @@ class Compiled:
 
 
 class WithFeatures(nn.Module):
-    """Logits, what they are decided by, and the maps that explanations start from: all are in the memory anyway."""
+    """Logits, what they are decided by, and the maps that explanations start from: all are in the memory anyway.
+
+    The early map comes as (B, h/4, w/4, 24): a line for each cell.
+    """
 
     def __init__(self, network: MedFusionNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, batch: Tensor) -> tuple[Tensor, ...]:
-        logits, features = self.network(batch, features=True)
-        return (logits, self.network.fused(features), *features)
+        early = self.network.early(batch).permute(0, 2, 3, 1)
+        features = self.network.maps(self.network.late(early.permute(0, 3, 1, 2)))
+        return (self.network.decide(features), self.network.fused(features), *features, early)
 
 
 class Backend:
-    """Compiles one network when it is first asked to: for single answers, and for many.
+    """Compiles one network when it is first asked to, for each kind of use by itself.
 
     Single answers are computed in float32 by all threads together. Many are computed side by side, in bfloat16 where
-    the processor multiplies it itself; others are slower with it.
+    the processor multiplies it itself; others are slower with it. Between their halves, maps can be put together.
     """
 
     def __init__(self, network: MedFusionNet, spec: InputSpec, device: torch.device) -> None:
@@ -90,22 +99,27 @@ class Backend:
         self.possible = device.type == "cpu" and isinstance(network, MedFusionNet)
         self.lock = threading.Lock()
         self.converted: Any = None
-        self.compiled: dict[bool, Compiled] = {}
+        self.compiled: dict[Kind, Compiled] = {}
 
-    def get(self, many: bool = False) -> Compiled | None:
+    def get(self, kind: Kind = "one") -> Compiled | None:
         """The compiled network; the first call takes about a second. None where it cannot be had: use PyTorch."""
         with self.lock:
-            if self.possible and many not in self.compiled:
+            if self.possible and kind not in self.compiled:
                 try:
-                    self.compiled[many] = self.compile(many)
+                    self.compiled[kind] = self.compile(kind)
                 except Exception as error:  # whatever a compiler may raise, PyTorch answers too
                     log.warning(
                         "OpenVINO cannot be used (%s: %s). PyTorch answers instead.", type(error).__name__, error
                     )
                     self.possible = False
-            return self.compiled.get(many)
+            return self.compiled.get(kind)
 
-    def compile(self, many: bool) -> Compiled:
+    def halves(self) -> tuple[Compiled, Compiled] | None:
+        """From many pictures to early maps, and on to logits; None as with `get`."""
+        early, late = self.get("early"), self.get("late")
+        return (early, late) if early and late else None
+
+    def compile(self, kind: Kind) -> Compiled:
         sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # so that importing it fails
         import openvino
 
@@ -115,10 +129,16 @@ class Backend:
                 warnings.simplefilter("ignore")  # of tracing: that the checked input size becomes fixed is meant
                 traced = torch.jit.trace(WithFeatures(self.network), torch.zeros(1, *shape), check_trace=False)
             self.converted = openvino.convert_model(traced)
-        wanted = self.converted.clone()
+        wanted, many = self.converted.clone(), kind != "one"
         wanted.reshape([-1 if many else 1, *shape])  # a fixed size is a tenth faster
-        for other in wanted.results[1:] if many else ():
-            wanted.remove_result(other)
+        inputs, outputs = wanted.parameters, wanted.results[:EARLY]
+        cut = wanted.results[EARLY].input_value(0)
+        if kind == "early":
+            outputs = wanted.results[EARLY:]
+        elif kind == "late":
+            inputs, outputs = [openvino.opset13.parameter(cut.partial_shape, np.float32)], wanted.results[: LOGITS + 1]
+            for place in cut.get_target_inputs():
+                place.replace_source_output(inputs[0].output(0))
         threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
@@ -127,4 +147,6 @@ class Backend:
             "INFERENCE_PRECISION_HINT": "bf16" if many and torch.cpu.get_capabilities().get("avx512_bf16") else "f32",
             "ENABLE_CPU_PINNING": False,  # pinned threads wait for their own core while another one is idle
         }
-        return Compiled(openvino.Core().compile_model(wanted, "CPU", settings), PART if many else 1)
+        return Compiled(
+            openvino.Core().compile_model(openvino.Model(outputs, inputs), "CPU", settings), PART if many else 1
+        )

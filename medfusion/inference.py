@@ -42,8 +42,12 @@ def log_odds(scores: Tensor, task: Task) -> Tensor:
 
 def class_log_odds(model: Model, batch: Tensor) -> Tensor:
     """Log-odds (B, K) of the calibrated probabilities of many (B, 3, h, w), zero-centred; none is shown by itself."""
-    scores = class_logits(model.logits(batch, many=True), model.card.task) / model.card.temperature
-    return log_odds(scores, model.card.task)
+    return calibrated_log_odds(model.logits(batch, many=True), model.card)
+
+
+def calibrated_log_odds(logits: Tensor, card: ModelCard) -> Tensor:
+    """Network outputs (B, outputs) to the log-odds (B, K) of the calibrated probabilities."""
+    return log_odds(class_logits(logits, card.task) / card.temperature, card.task)
 
 
 def answer_indices(probabilities: np.ndarray, point: OperatingPoint, task: Task) -> tuple[int, ...]:

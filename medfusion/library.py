@@ -54,8 +54,10 @@ class Model:
 
         many: for many answers of which none is shown by itself, in half precision where that is quicker.
         """
-        compiled = self.backend.get(many)
-        if compiled:
+        if many and (halves := self.backend.halves()):
+            early, late = halves
+            return late(early(batch))
+        if not many and (compiled := self.backend.get()):
             return compiled(batch)
         with torch.autocast(self.device.type, torch.float16, enabled=many and self.device.type == "cuda"):
             return self.network(batch.contiguous(memory_format=torch.channels_last)).float()

@@ -43,6 +43,7 @@ STAGES = (
     Stage(3, 2, 6, 80, 3),
     Stage(5, 1, 6, 112, 3),
 )
+EARLY_STAGES = 2  # to stride 4: a cell of their map sees little of the picture
 DEEP_STAGE = Stage(5, 2, 6, 192, 4)  # to stride 32; joins at the fusion, beside the tokens
 
 
@@ -204,6 +205,24 @@ class MedFusionNet(nn.Module):
     def extract(self, x: Tensor) -> Tensor:
         """The CNN: (B, 3, H, W) to the map (B, 112, H/16, W/16)."""
         return self.stages(self.stem(x))
+
+    def early(self, x: Tensor) -> Tensor:
+        """The first stages of the CNN: (B, 3, H, W) to the map (B, 24, H/4, W/4)."""
+        return self.stages[:EARLY_STAGES](self.stem(x))
+
+    def late(self, early_map: Tensor) -> Tensor:
+        """The rest of the CNN: (B, 24, H/4, W/4) to the map (B, 112, H/16, W/16)."""
+        return self.stages[EARLY_STAGES:](early_map)
+
+    @property
+    def early_window(self) -> tuple[int, int]:
+        """Stride s and reach r, in pixels: cell i of the early map sees pixels s · i - r to s · i + r along a side."""
+        stride, reach = 1, 0
+        for module in (*self.stem.modules(), *self.stages[:EARLY_STAGES].modules()):
+            if isinstance(module, nn.Conv2d):
+                reach += module.kernel_size[0] // 2 * stride
+                stride *= module.stride[0]
+        return stride, reach
 
     def maps(self, cnn_map: Tensor) -> Features:
         """Patch embedding and Transformer, and the deep stage beside them."""

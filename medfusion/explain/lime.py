@@ -14,7 +14,6 @@ from itertools import pairwise
 
 import cv2
 import numpy as np
-import torch
 from lime.lime_image import LimeImageExplainer
 from lime.wrappers.scikit_image import SegmentationAlgorithm
 from scipy.linalg import hadamard
@@ -24,11 +23,11 @@ from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
 from medfusion.errors import ExplanationError
+from medfusion.explain import masked
 from medfusion.explain.contract import Attribution, Progress
 from medfusion.explain.heatmap import finite
-from medfusion.inference import class_log_odds
+from medfusion.inference import calibrated_log_odds
 from medfusion.library import Model
-from medfusion.preprocess import to_batch
 
 NEGLIGIBLE = 0.01  # a superpixel that moves the log-odds by less, which is the odds by 1 %, is no evidence
 NOISE = 3.0  # nor is a map whose largest weight stays within so many standard errors of chance
@@ -69,7 +68,7 @@ class LimeSettings:
 
 
 class TensorLime(LimeImageExplainer):
-    """The package's explainer with masks applied as one tensor operation a batch, and progress instead of a bar.
+    """The package's explainer, answered by `masked`, with progress instead of a bar.
 
     Each draw is as likely as with the package. Balanced ones rank places as surely with far fewer, and it stops when
     more would hardly change the order: see `balanced_draws`, `steadied` and `expected_order`.
@@ -80,28 +79,21 @@ class TensorLime(LimeImageExplainer):
         self.model, self.target_index, self.settings, self.progress = model, target_index, settings, progress
 
     def data_labels(self, image, fudged_image, segments, classifier_fn, num_samples, batch_size=10):  # type: ignore[no-untyped-def]
-        """Draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers.
-
-        Both pictures pass through to_batch once; it treats each pixel alone, so they can be mixed behind it.
-        """
+        """Draws, (samples, superpixels) of 0 and 1 with ones in the first row, and their answers."""
         count = int(segments.max()) + 1
         if self.settings.balanced:
             data = balanced_draws(num_samples, count, self.random_state)
         else:
             data = self.random_state.randint(0, 2, num_samples * count).reshape((num_samples, count))  # its own line
         data[0, :] = 1
-        places, near = torch.from_numpy(np.ascontiguousarray(segments)).to(self.model.device), touching(segments)
-        pair = to_batch(np.stack([image, fudged_image]), self.model.card.input).to(self.model.device)
-        shown, hidden = pair.contiguous()
-        batch = shown.expand(min(batch_size, FEWEST), *shown.shape).clone()  # fresh memory for each costs as much
+        near = touching(segments)
+        logits = masked.answers(self.model, image, fudged_image, segments, num_samples)
         answers: list[np.ndarray] = []
         looks = [*range(FEWEST, num_samples, max(CHECK_EVERY, batch_size)), num_samples]
         for first, last in pairwise([0, *looks]):
             for start in range(first, last, batch_size):
                 rows = data[start : min(start + batch_size, last)]
-                keep = spread(rows == 1, places)
-                mixed = torch.where(keep, shown, hidden, out=batch[: len(rows)])
-                answers.append(finite(classifier_fn(mixed)))
+                answers.append(finite(classifier_fn(logits(rows))))
                 self.progress(min((start + len(rows)) / num_samples, 0.99))
             seen, told, settled = data[:last], np.concatenate(answers), last == num_samples
             if self.settings.balanced:
@@ -159,9 +151,9 @@ class TensorLime(LimeImageExplainer):
         weights = np.array([weight for _, weight in sorted(ranked)], np.float32)
         return weights, float(np.clip(fit, 0, 1)), answers - constant - data @ weights, self.base.kernel_fn(distances)
 
-    def answer(self, batch: Tensor) -> np.ndarray:
-        """(B, 3, h, w), zero-centred, to the log-odds (B, K) of the calibrated probabilities."""
-        return class_log_odds(self.model, batch).cpu().numpy()
+    def odds(self, logits: Tensor) -> np.ndarray:
+        """Logits (B, outputs) to the log-odds (B, K) of the calibrated probabilities."""
+        return calibrated_log_odds(logits, self.model.card).cpu().numpy()
 
 
 def attribute(
@@ -172,7 +164,7 @@ def attribute(
     explainer = TensorLime(model, target_index, seed, settings, progress)
     explainer.explain_instance(
         picture,
-        explainer.answer,
+        explainer.odds,
         labels=(target_index,),
         top_labels=None,
         num_samples=settings.samples,
@@ -278,16 +270,6 @@ def expected_order(weights: np.ndarray, errors: np.ndarray) -> float:
     if not lengths.any():
         return 1.0  # nothing at all: more samples change nothing
     return float((places[1:] @ places[0] / np.maximum(lengths[1:] * lengths[0], 1e-9)).mean())
-
-
-def spread(rows: np.ndarray, places: Tensor) -> Tensor:
-    """(B, superpixels) bool to masks (B, 1, h, w) on the device of places: (h, w), each pixel's superpixel.
-
-    NumPy takes a quarter of PyTorch's time on a CPU; elsewhere only the rows travel.
-    """
-    if places.device.type == "cpu":
-        return torch.from_numpy(np.take(rows, places.numpy(), axis=1))[:, None]
-    return torch.from_numpy(rows).to(places.device)[:, None, places]
 
 
 def quickshift(image: np.ndarray) -> np.ndarray:

@@ -89,7 +89,7 @@ def compared(model: Model, picture: np.ndarray, side: str, seeds: int) -> dict[s
     def found(asked: LimeSettings, seed: int) -> Attribution:
         explainer = TensorLime(model, target, seed, asked, lambda *_: None)
         explainer.explain_instance(
-            picture, explainer.answer, (target,), top_labels=None, num_samples=asked.samples, batch_size=32,
+            picture, explainer.odds, (target,), top_labels=None, num_samples=asked.samples, batch_size=32,
             segmentation_fn=lambda _: segments, random_seed=seed,
         )  # fmt: skip
         return explainer.found

@@ -391,15 +391,6 @@ def test_flat_and_noisy_pictures_have_superpixels_all_the_same(chance):
     assert made.max() + 1 in subject.USUAL
 
 
-def test_masks_are_the_rows_spread_over_their_superpixels():
-    places = torch.tensor([[0, 0, 1], [2, 1, 1]])
-    rows = np.array([[True, False, True], [False, True, False]])
-    expected = [[[[True, True, False], [True, False, False]]], [[[False, False, True], [False, True, True]]]]
-    assert subject.spread(rows, places).tolist() == expected
-    with torch.device("meta"):  # as on a card: the masks are made there, of the same shape
-        assert subject.spread(rows, places.to("meta")).shape == (2, 1, 2, 3)
-
-
 def test_nothing_is_printed(capfd):
     explain(one_class_a_quadrant(), scan_of(dotted(0)), 0, "lime", settings={"samples": 20})
     assert capfd.readouterr() == ("", "")
