@@ -129,16 +129,9 @@ class Backend:
                 warnings.simplefilter("ignore")  # of tracing: that the checked input size becomes fixed is meant
                 traced = torch.jit.trace(WithFeatures(self.network), torch.zeros(1, *shape), check_trace=False)
             self.converted = openvino.convert_model(traced)
-        wanted, many = self.converted.clone(), kind != "one"
+        many = kind != "one"
+        wanted = self.converted.clone()
         wanted.reshape([-1 if many else 1, *shape])  # a fixed size is a tenth faster
-        inputs, outputs = wanted.parameters, wanted.results[:EARLY]
-        cut = wanted.results[EARLY].input_value(0)
-        if kind == "early":
-            outputs = wanted.results[EARLY:]
-        elif kind == "late":
-            inputs, outputs = [openvino.opset13.parameter(cut.partial_shape, np.float32)], wanted.results[: LOGITS + 1]
-            for place in cut.get_target_inputs():
-                place.replace_source_output(inputs[0].output(0))
         threads = torch.get_num_threads()
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
@@ -147,6 +140,20 @@ class Backend:
             "INFERENCE_PRECISION_HINT": "bf16" if many and torch.cpu.get_capabilities().get("avx512_bf16") else "f32",
             "ENABLE_CPU_PINNING": False,  # pinned threads wait for their own core while another one is idle
         }
-        return Compiled(
-            openvino.Core().compile_model(openvino.Model(outputs, inputs), "CPU", settings), PART if many else 1
-        )
+        network = openvino.Core().compile_model(part_of(wanted, kind), "CPU", settings)
+        return Compiled(network, PART if many else 1)
+
+
+def part_of(network: openvino.Model, kind: Kind) -> openvino.Model:
+    """What of a converted network answers that kind. Cuts the network itself."""
+    import openvino
+
+    if kind == "one":
+        return openvino.Model(network.results[:EARLY], network.parameters)
+    if kind == "early":
+        return openvino.Model(network.results[EARLY:], network.parameters)
+    early = network.results[EARLY].input_value(0)
+    start = openvino.opset13.parameter(early.partial_shape, np.float32)
+    for place in early.get_target_inputs():
+        place.replace_source_output(start.output(0))
+    return openvino.Model([network.results[LOGITS]], [start])

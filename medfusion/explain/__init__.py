@@ -132,12 +132,14 @@ def explain(
 
     def made(found: Attribution) -> Explanation:
         evidence = found.raw if found.evidence is None else found.evidence
-        on_scan = to_scan_grid(evidence, scan.height_px, scan.width_px, found.resampling, found.shift)
+        size = scan.height_px, scan.width_px
+        on_scan = to_scan_grid(evidence, *size, found.resampling, found.shift)
+        closer = None if found.closer is None else to_scan_grid(found.closer, *size)
         return Explanation(
             method=method,
             target_index=target_index,
             target_name=model.card.classes[target_index],
-            heatmap=positive_part(on_scan),
+            heatmap=positive_part(on_scan, closer),
             signed=signed_part(on_scan),
             raw=found.raw,
             evidence=evidence,

@@ -20,6 +20,7 @@ class Attribution:
     samples: int | None = None  # random draws that were answered
     shift: float = 0.0  # of a network's map: see sight.py
     evidence: np.ndarray | None = None  # raw without what chance explains; None: all of raw
+    closer: np.ndarray | None = None  # (h, w) >= 0: which of equal places counts for more; None: see heatmap.py
 
 
 class Progress(Protocol):

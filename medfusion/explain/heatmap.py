@@ -50,16 +50,17 @@ def stretched(
     return F.grid_sample(maps[None], places[None].to(maps), mode, padding_mode="border", align_corners=False)[0]
 
 
-def positive_part(signed: np.ndarray) -> np.ndarray:
+def positive_part(signed: np.ndarray, closer: np.ndarray | None = None) -> np.ndarray:
     """(H, W) of any units to 0..1, 1 = most supportive; all zero where nothing is positive.
 
-    Of equal places, as a superpixel has, that whose surroundings support most is given a hair more: whoever asks for
-    the strongest place gets the middle of a lone superpixel, and of two strong neighbours the side where they meet.
+    Of equal places, as a superpixel has, whoever asks for the strongest gets that of the largest closer, (H, W) >= 0;
+    without it that whose surroundings support most: the middle of a lone superpixel, and of two strong neighbours the
+    side where they meet.
     """
     heatmap = _divide(np.maximum(finite(signed), 0))
     best = heatmap == 1
     if best.sum() > 1:
-        support = surroundings(heatmap)[best]
+        support = (surroundings(heatmap) if closer is None or not closer[best].any() else closer)[best]
         heatmap[best] = 1 - HAIR * (1 - support / support.max())
     return heatmap
 

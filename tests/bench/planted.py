@@ -38,20 +38,23 @@ RESULTS = Path(__file__).parent / "results" / "planted.csv"
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.bench.planted", description=__doc__)
     parser.add_argument("--scans", type=int, default=40, help="scans that are explained (default: 40)")
+    parser.add_argument(
+        "--radius", type=int, default=RADIUS_PX, help=f"of a disc in px, of {SIDE_PX} (default: {RADIUS_PX})"
+    )
     parser.add_argument("--epochs", type=int, default=8, help="of training (default: 8)")
     parser.add_argument("--pictures", type=int, default=640, help="of training (default: 640)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the table to write")
     parser.add_argument("--figure", type=Path, help="a picture of the maps of one scan to write")
     options = parser.parse_args(arguments)
-    model = trained(options.pictures, options.epochs)
-    scores = measure(model, options.scans)
+    model = trained(options.pictures, options.epochs, options.radius)
+    scores = measure(model, options.scans, options.radius)
     if options.figure:
-        drawing(model).save(options.figure, quality=80)
+        drawing(model, options.radius).save(options.figure, quality=80)
     write_csv(options.out, scores)
     return 0
 
 
-def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def drawn(count: int, seed: int, radius_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pictures (n, side, side, 3) uint8, labels (n,), and masks (n, side, side) of the checkered disc."""
     rng = np.random.default_rng(seed)
     bodies = [chest_xray(SIDE_PX, seed=int(body)) // 16 for body in rng.integers(0, 10_000, max(2, count // 16))]
@@ -59,7 +62,7 @@ def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     labels = np.arange(count) % 2
     for picture, mask, label in zip(pictures, masks, labels, strict=True):
         body = np.roll(bodies[rng.integers(len(bodies))], rng.integers(-12, 13, 2), (0, 1)).astype(np.int16)
-        first, second = places(rng)
+        first, second = places(rng, radius_px)
         body[first] = np.clip(body[first] * 0.6 + 70, 0, 255)
         if label:
             rows, columns = np.indices(body.shape) // CHECK_PX
@@ -69,25 +72,25 @@ def drawn(count: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return pictures, labels.astype(np.int64), masks
 
 
-def places(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def places(rng: np.random.Generator, radius_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Two discs that do not touch, as masks."""
     while True:
-        centres = rng.uniform(RADIUS_PX, SIDE_PX - RADIUS_PX, (2, 2))
-        if np.linalg.norm(centres[0] - centres[1]) > 2.5 * RADIUS_PX:
+        centres = rng.uniform(radius_px, SIDE_PX - radius_px, (2, 2))
+        if np.linalg.norm(centres[0] - centres[1]) > 2.5 * radius_px:
             break
     rows, columns = np.indices((SIDE_PX, SIDE_PX))
-    first, second = (np.hypot(rows - y, columns - x) <= RADIUS_PX for y, x in centres)
+    first, second = (np.hypot(rows - y, columns - x) <= radius_px for y, x in centres)
     return first, second
 
 
-def trained(count: int, epochs: int) -> Model:
+def trained(count: int, epochs: int, radius_px: int) -> Model:
     """A network that answers by the checkered disc alone."""
     config = TrainConfig(
         epochs=epochs, patience=epochs, frozen_stages=1, train_px=SIDE_PX, side_px=SIDE_PX, average_decay=0.98,
         augmentation="general", workers=1,
     )  # fmt: skip
     spec = InputSpec(SIDE_PX, SIDE_PX)
-    train, val = (as_set(number, seed, spec) for number, seed in ((count, 0), (96, 1)))
+    train, val = (as_set(number, seed, spec, radius_px) for number, seed in ((count, 0), (96, 1)))
     network, parts = loop.started(config, CLASSES, "binary")
     with tempfile.TemporaryDirectory() as folder:
         network = loop.fit(network, train, val, "binary", config, Path(folder), trained=parts)
@@ -95,14 +98,14 @@ def trained(count: int, epochs: int) -> Model:
     return replace(made, card=replace(made.card, input=spec))
 
 
-def as_set(count: int, seed: int, spec: InputSpec) -> Pictures:
-    pictures, labels, _ = drawn(count, seed)
+def as_set(count: int, seed: int, spec: InputSpec, radius_px: int) -> Pictures:
+    pictures, labels, _ = drawn(count, seed, radius_px)
     return Pictures(pictures, np.arange(count), labels, spec, np.zeros(count, dtype=int))
 
 
-def measure(model: Model, count: int) -> list[dict[str, object]]:
+def measure(model: Model, count: int, radius_px: int) -> list[dict[str, object]]:
     """One row for each method, LIME also on its package's superpixels: means over scans that are answered rightly."""
-    pictures, labels, masks = drawn(2 * count, seed=2)
+    pictures, labels, masks = drawn(2 * count, 2, radius_px)
     right = [i for i in np.flatnonzero(labels == 1) if inference.score(model, pictures[i])[0].argmax() == 1]
     sys.stdout.write(f"{len(right)} of {count} planted discs are recognised\n")
     rows = []
@@ -120,9 +123,9 @@ def measure(model: Model, count: int) -> list[dict[str, object]]:
     return rows
 
 
-def drawing(model: Model) -> Image.Image:
+def drawing(model: Model, radius_px: int) -> Image.Image:
     """One scan and its maps, with the planted disc outlined, in two rows."""
-    pictures, _, masks = drawn(2, seed=5)
+    pictures, _, masks = drawn(2, 5, radius_px)
     scan = Scan(frames=pictures[1][None], name="planted", sha256="1", file_format="drawn")
     rim = ImageFilter.FIND_EDGES
     white = Image.fromarray(masks[1]).convert("L").filter(rim)

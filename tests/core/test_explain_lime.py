@@ -14,6 +14,7 @@ from medfusion import network
 from medfusion.errors import Cancelled, ExplanationError
 from medfusion.explain import explain
 from medfusion.explain import lime as subject
+from medfusion.explain.heatmap import positive_part
 from medfusion.explain.lime import NEGLIGIBLE, LimeSettings, contiguous, expected_order, standard_errors
 from medfusion.imaging import display
 from medfusion.inference import log_odds, score
@@ -290,7 +291,8 @@ def test_the_network_sees_batches_of_the_size_asked_for():
     model = model_of(Measuring([[1, 0, 0, 0]]), ("no", "yes"), task="binary")
     settings = {"samples": 200, "superpixels": 16, "batch_size": 50, "settle": 1}
     explain(model, scan_of(dotted(0)), 1, "lime", settings=settings)
-    assert sizes == [50, 50, 28, 50, 14, 8]  # a look at the weights after 128, and another after 64 more
+    # a look at the weights after 128, another after 64 more, and at last a closer one at the best superpixel
+    assert sizes == [50, 50, 28, 50, 14, 8, 12]
 
 
 def test_a_clear_case_stops_early_with_the_answer_of_all_samples():
@@ -401,3 +403,32 @@ def test_the_real_network_can_be_explained():
     explanation = explain(model, scan_of(dotted(0, 3)), 1, "lime", settings={"samples": 24, "superpixels": 8})
     assert explanation.raw.shape == (64, 64)
     assert torch.is_grad_enabled()
+
+
+def test_the_strongest_place_of_a_large_superpixel_is_near_the_evidence():
+    model = model_of(ToyNet([[3.0, 3.0, 3.0, 3.0]]), ("no", "yes"), task="binary")
+
+    def away(heatmap: np.ndarray) -> float:
+        return float(
+            np.linalg.norm(np.subtract(np.unravel_index(heatmap.argmax(), heatmap.shape), (row + 1, column + 1)))
+        )
+
+    found = []
+    for row, column in ((3, 3), (3, 26), (26, 3), (26, 26), (36, 58), (58, 36)):  # far from the middles of superpixels
+        frame = np.zeros((64, 64), np.uint8)
+        frame[row : row + DOT_PX, column : column + DOT_PX] = 255
+        made = explain(model, scan_of(frame), 1, "lime", settings={"superpixels": 4, "samples": 64})
+        best = made.evidence == made.evidence.max()
+        assert best.sum() > 500  # px, all of them equal
+        assert made.heatmap[best].min() > 0.998
+        found.append((away(made.heatmap), away(positive_part(made.evidence))))
+    closer, middle = np.mean(found, axis=0)
+    assert closer < 7
+    assert closer < 0.6 * middle
+
+
+def test_without_positive_evidence_there_is_no_closer_look():
+    model = model_of(ToyNet([[-3.0, 0, 0, 0]]), ("no", "yes"), task="binary")
+    found = subject.attribute(model, squash(dotted(0), model.card.input), 1, 0, LimeSettings(), lambda *_: None)
+    assert found.evidence.max() <= 0
+    assert found.closer is None

@@ -105,3 +105,15 @@ def test_a_map_of_equal_places_is_strongest_away_from_its_rim():
     assert heatmap[strongest(heatmap)] == 1
     assert heatmap.min() >= 0.999
     assert strongest(heatmap) > (5, 10)  # not its corner
+
+
+def test_of_equal_places_the_closest_look_decides():
+    closer = np.zeros((30, 50), np.float32)
+    closer[4, 7] = 0.3
+    heatmap = positive_part(np.full((30, 50), 7.0), closer)
+    assert strongest(heatmap) == (4, 7)
+    assert heatmap.min() > 0.998
+    assert positive_part(np.array([[1.0, 2.0]]), np.array([[9.0, 0.0]])).tolist() == [[0.5, 1]]  # of unequal ones not
+    assert strongest(positive_part(np.full((30, 50), 7.0), 0 * closer)) == strongest(
+        positive_part(np.full((30, 50), 7.0))
+    )
