@@ -32,7 +32,6 @@ CARD = "card.json"
 WEIGHTS = "weights.safetensors"
 ID = re.compile(r"\w[\w.-]*")  # it becomes part of paths and addresses
 MAX_CARD_BYTES, MAX_WEIGHTS_BYTES = 2**24, 2**28
-TOGETHER = 32  # pictures of many whose early maps are in the memory at a time
 MAX_CLASSES, MAX_SIDE_PX = 1000, 4096
 
 
@@ -57,7 +56,7 @@ class Model:
         """
         if many and (halves := self.backend.halves()):
             early, late = halves
-            return torch.cat([late(early(part)) for part in batch.split(TOGETHER)])
+            return late(early(batch))
         if not many and (compiled := self.backend.get()):
             return compiled(batch)
         with torch.autocast(self.device.type, torch.float16, enabled=many and self.device.type == "cuda"):

@@ -189,9 +189,10 @@ def closer_look(
     (Fong and Vedaldi 2017, section 4.1).
     """
     assert found.evidence is not None
-    best = found.evidence == found.evidence.max()
-    if found.evidence.max() <= 0:
+    most = found.evidence.max()
+    if most <= 0:
         return None
+    best = found.evidence == most
     step = max(1, round((best.sum() / LOOKS) ** 0.5))
     rows, columns = np.nonzero(best[step // 2 :: step, step // 2 :: step])
     windows = np.zeros((len(rows), *best.shape), bool)
