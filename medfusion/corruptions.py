@@ -42,7 +42,8 @@ def noise(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.nda
 
 
 def blur(picture: np.ndarray, sigma_px: float, rng: np.random.Generator) -> np.ndarray:
-    return cv2.GaussianBlur(picture, (0, 0), sigma_px)
+    """sigma_px: for a longer side of 224 px, more for a larger picture: it is the scene that loses detail."""
+    return cv2.GaussianBlur(picture, (0, 0), sigma_px * max(picture.shape[:2]) / 224)
 
 
 def contrast(picture: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +102,7 @@ def text(picture: np.ndarray, lines: float, rng: np.random.Generator) -> np.ndar
 
 CORRUPTIONS: Mapping[str, Corruption] = {
     "noise": Corruption(noise, (5, 10, 15, 22, 30)),  # standard deviation, of 255; ImageNet-C 20 to 97
-    "blur": Corruption(blur, (0.5, 0.8, 1.2, 1.7, 2.3)),  # sigma in px; ImageNet-C 1 to 6
+    "blur": Corruption(blur, (0.5, 0.8, 1.2, 1.7, 2.3)),  # sigma in px of 224; ImageNet-C 1 to 6
     "contrast": Corruption(contrast, (0.85, 0.7, 0.55, 0.4, 0.3)),  # of the old; ImageNet-C 0.4 to 0.05
     "gamma": Corruption(gamma, (1.15, 1.3, 1.5, 1.8, 2.2)),  # or its inverse
     "brightness": Corruption(
