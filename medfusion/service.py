@@ -17,7 +17,7 @@ from PIL import Image
 from medfusion import apart, evaluate, evaluation_report, export, inference, library, report, router, samples, triage
 from medfusion.access import READER, needs
 from medfusion.apart import prepare
-from medfusion.explain import ALIKE, EXPLAINERS, describe, record, refusal
+from medfusion.explain import ALIKE, EXPLAINERS, describe, make_ready, record, refusal
 from medfusion.explain import explain as _explain
 from medfusion.explain import faithfulness as _faithfulness
 from medfusion.explain import shortcuts as _shortcuts
@@ -26,7 +26,6 @@ from medfusion.explain.change import Change, change
 from medfusion.explain.faithfulness import RANDOM_MAPS, SHARES, Faithfulness
 from medfusion.explain.record import Tests
 from medfusion.explain.shortcuts import Shortcuts
-from medfusion.explain.sight import shift_of
 from medfusion.explain.stability import SEEDS, Stability, stability
 from medfusion.explain.truth import Overlap, against
 from medfusion.export import Exported
@@ -115,8 +114,7 @@ def model_problems() -> list[str]:
 def load_model(model_id: str) -> Model:
     """Ready for many answers and maps: compiled where that is faster."""
     model = library.load(model_id)
-    model.backend.get()
-    shift_of(model)
+    make_ready(model)
     return model
 
 

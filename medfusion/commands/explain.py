@@ -13,7 +13,7 @@ from medfusion.apart import read_mask
 from medfusion.commands.files import frame_index, read_bytes, read_file, write_line
 from medfusion.commands.predict import load
 from medfusion.errors import ConfigError, ExplanationError
-from medfusion.explain import EXPLAINERS, describe, explain, record, refusal
+from medfusion.explain import EXPLAINERS, describe, explain, make_ready, record, refusal
 from medfusion.explain.faithfulness import faithfulness
 from medfusion.explain.shortcuts import shortcuts
 from medfusion.explain.stability import SEEDS, stability
@@ -59,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     scan = read_file(arguments.path)
     frame = frame_index(scan, arguments.frame)
     model = load(arguments.model, arguments.device)
+    make_ready(model)  # so that the first map does not seem slow
     prediction = router.predict(model, scan, frame)
     target = target_of(prediction, arguments.target)
     refused = {name: reason for name in methods if (reason := refusal(model.card, name))}

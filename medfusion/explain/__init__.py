@@ -15,6 +15,7 @@ from medfusion.errors import ExplanationError
 from medfusion.explain import cam, integrated, lime, occlusion, rollout, scorecam
 from medfusion.explain.contract import Attribution, Explainer
 from medfusion.explain.heatmap import positive_part, signed_part, to_scan_grid
+from medfusion.explain.sight import shift_of
 from medfusion.explain.words import describe
 from medfusion.imaging import display
 from medfusion.library import Model
@@ -23,7 +24,7 @@ from medfusion.types import Explanation, ModelCard, Scan
 
 ALIKE = 0.5  # mean rank correlation, without its sign, from which two models' maps are called the same
 
-__all__ = ["EXPLAINERS", "describe", "explain"]
+__all__ = ["EXPLAINERS", "describe", "explain", "make_ready"]
 
 EXPLAINERS: dict[str, Explainer] = {
     "gradcam": Explainer(
@@ -162,6 +163,12 @@ def explain(
             partial_map(made(so_far))
 
     return made(explainer.attribute(model, seen, target_index, seed, chosen, report))
+
+
+def make_ready(model: Model) -> None:
+    """What is needed once for each network, so that no answer or map waits for it: about two seconds on a CPU."""
+    model.backend.get()
+    shift_of(model)
 
 
 def refusal(card: ModelCard, method: str) -> str | None:
