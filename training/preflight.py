@@ -237,8 +237,8 @@ def advice(data: LabelledSet, duplicates: list[list[Case]]) -> list[str]:
     if counts.max() >= UNEQUAL * max(1, counts.min()):
         rare, common = data.classes[int(counts.argmin())], data.classes[int(counts.argmax())]
         found.append(
-            f"{common!r} has {counts.max() / max(1, counts.min()):.0f} times as many cases as {rare!r}. Class "
-            "weights are the default; read sensitivity and balanced accuracy, not accuracy, and add rare cases."
+            f"{common!r} has {counts.max() / max(1, counts.min()):.0f} times as many cases as {rare!r}. Rare "
+            "ones are drawn more often by default; read sensitivity and balanced accuracy, not accuracy, and add some."
         )
     if not any(case.patient_id != case.path for case in data.cases):
         found.append("No patient is named, so each picture counts as one. Add patient_id to manifest.csv.")
