@@ -30,7 +30,7 @@ EXPLAINERS: dict[str, Explainer] = {
     "gradcam": Explainer(
         "Grad-CAM",
         "Regions whose features push the score of the class up, seen from inside the network; coarse.",
-        "Its cells are up to a seventh of the picture wide: a small finding looks large, and two near ones look like one.",
+        "Its cells are up to a seventh of the picture wide: a small finding looks large, two near ones look like one.",
         partial(cam.attribute, GradCAM),
         cam.DeepCamSettings,
     ),
