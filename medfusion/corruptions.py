@@ -3,7 +3,7 @@
 After ImageNet-C (Hendrycks & Dietterich 2019), with what happens to medical pictures: viewers' gamma, tilted
 patients, crops, borders and burned-in text. Severity 3 is what a reader notices and still reads without complaint.
 ImageNet-C goes on to where people fail, and medical signs are fainter than the shape of a dog, so all five
-corruptions shared with it are milder here. Levels are for pictures of about 224 px, the size that models see.
+corruptions shared with it are milder here. Levels are for pictures of about 224 px, as most models see them.
 """
 
 from __future__ import annotations

@@ -59,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     scan = read_file(arguments.path)
     frame = frame_index(scan, arguments.frame)
     model = load(arguments.model, arguments.device)
-    make_ready(model)  # so that the first map does not seem slow
     prediction = router.predict(model, scan, frame)
     target = target_of(prediction, arguments.target)
     refused = {name: reason for name in methods if (reason := refusal(model.card, name))}
     if len(refused) == len(methods):
         raise ExplanationError(refused[methods[0]])
+    make_ready(model)  # so that the first map does not seem slow
     made = [explain(model, scan, target, name, frame, arguments.seed) for name in methods if name not in refused]
     found = record.Tests() if arguments.quick else tests(model, scan, made)
     if arguments.mask:

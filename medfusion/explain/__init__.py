@@ -166,7 +166,7 @@ def explain(
 
 
 def make_ready(model: Model) -> None:
-    """What is needed once for each network, so that no answer or map waits for it: about two seconds on a CPU."""
+    """What single answers and class activation maps need once for each network: about two seconds on a CPU."""
     model.backend.get()
     shift_of(model)
 

@@ -78,6 +78,6 @@ def write_csv(path: Path, rows: list[dict[str, object]]) -> None:
     """A table for the repository, its columns those of the first row."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        lines = csv.DictWriter(file, rows[0], lineterminator="\n")
+        lines = csv.DictWriter(file, rows[0])
         lines.writeheader()
         lines.writerows(rows)

@@ -1,5 +1,6 @@
 """Each corruption does what its name says, more of it at each severity, and the same each time."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -61,6 +62,13 @@ def test_gamma_and_brightness_go_both_ways(picture):
     for name in ("gamma", "brightness"):
         means = [corrupt(picture, name, 3, case).mean() for case in range(12)]
         assert min(means) < picture.mean() < max(means)
+
+
+def test_blur_takes_as_much_of_a_larger_picture(picture):
+    large = cv2.resize(picture, (448, 448), interpolation=cv2.INTER_CUBIC)
+    blurred = cv2.resize(corrupt(large, "blur", 5, 0), (224, 224), interpolation=cv2.INTER_AREA)
+    unlike = np.abs(blurred.astype(int) - corrupt(picture, "blur", 5, 0)).mean()
+    assert unlike < 0.2 * difference(picture, "blur", 5)
 
 
 def test_cropping_and_border_change_the_size_of_things(picture):
