@@ -49,6 +49,9 @@ class Source(Protocol):
     def head(self, name: str, count: int) -> bytes:
         """Its first bytes, no more of it being read or unpacked. Raises DataError that names it."""
 
+    def stamp(self, name: str) -> str:
+        """Another once the file has changed: its size with checksum or time. Reads nothing; "" if it is not there."""
+
 
 def at_hand(address: str) -> Path:
     """A path as it is; a zip behind any address that fsspec knows as a copy, fetched anew when it has changed there."""
@@ -144,6 +147,13 @@ class Folder:
         except OSError as error:
             raise DataError(f"{name} cannot be read ({error.strerror}). Check the file.") from error
 
+    def stamp(self, name: str) -> str:
+        try:
+            told = self.path(name).stat()
+        except OSError:
+            return ""
+        return f"{told.st_size} {told.st_mtime_ns}"
+
     def path(self, name: str) -> Path:
         """Raises DataError when a name, or the link under it, leads out of the folders that may be read."""
         path = self.root / name
@@ -194,6 +204,10 @@ class Zip:
                 return file.read(min(count, info.file_size))
         except NOT_UNPACKED as error:
             raise DataError(f"{name} cannot be unpacked because it is damaged. Zip the set again.") from error
+
+    def stamp(self, name: str) -> str:
+        info = self.archive.NameToInfo.get(name)
+        return f"{info.file_size} {info.CRC}" if info else ""
 
 
 def few(called: str, names: list[str]) -> list[str]:

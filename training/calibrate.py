@@ -1,54 +1,62 @@
-"""`python -m training calibrate`: fit temperature, operating point and prediction sets of a model anew, on val.
+"""`python -m training calibrate`: fit temperature, operating point and prediction sets of a model anew.
 
-The weights stay what they are. For models that were made before the way of calibrating changed, and for the val part of
-another place.
+On val, or on a cross-validation of the way in which the model was made. The weights stay what they are. For models that
+were made before the way of calibrating changed, and for the val part of another place.
 """
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from medfusion import conformal, library, metrics
-from medfusion.inference import to_probabilities
+from medfusion import library
 from medfusion.labelled import read_labelled
-from training import blend, finish, loop
-from training.datasets import parts_of, with_splits
+from training.datasets import decode, pictures_of, with_splits
+from training.folds import cross_validate
 from training.plan import settings_of
-from training.run import measured, portable
+from training.run import calibrated, measured, portable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="the model, by id or folder")
     parser.add_argument("--data", type=Path, required=True, help="a labelled zip or folder of the same classes")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of the decoded pictures")
+    parser.add_argument("--out", type=Path, help="folder of the model so calibrated (default: in place of the old one)")
+    parser.add_argument(
+        "--folds", type=int, help="train so many networks as the model was, and calibrate on what each never saw"
+    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pictures and folds (default: runs)")
 
 
 def run(options: argparse.Namespace) -> str:
     """Write the card and its README.md with all figures of val and test. Returns both temperatures, in words."""
-    folder = library.find(options.model)
-    model = library.load(str(folder.resolve()), "cpu")
-    card = model.card
-    _, val = parts_of(card, options.data, options.runs)
-    temperature = blend.temperature(model.network, val, settings_of(card), card.task)
-    scores = loop.scores(model.network, val, card.task)
-    probabilities = to_probabilities(scores, card.task, temperature).numpy()
-    before = metrics.expected_calibration_error(to_probabilities(scores, card.task).numpy(), val.labels)
-    told = replace(
-        card,
-        temperature=temperature,
-        operating_point=finish.operating_point(probabilities, val.labels, card.task),
-        training=dict(card.training) | {"command": with_last_line(str(card.training.get("command", "")))},
-        set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, val.labels),
-    )
-    data = with_splits(read_labelled(options.data))
+    found = library.find(options.model)
+    folder = options.out or found
+    model = library.load(str(found.resolve()), "cpu")
+    card = replace(model.card, id=folder.name)
+    data, kept = with_splits(read_labelled(options.data)), options.runs / card.id
+    pictures = decode(data, card.input, kept / "pictures.npy")
+    val = pictures_of(data, pictures, "val", card.classes, card.input)
+    settings = settings_of(card)
+    crossed = None
+    if options.folds:
+        made: Mapping[str, str] = card.training.get("config", {})  # type: ignore[assignment]
+        config = replace(settings, start=made.get("start", settings.start), folds=options.folds)
+        crossed = cross_validate(data, pictures, card.classes, card.task, card.input, config, kept)
+    told, before = calibrated(card, model.network, val, settings, crossed)
+    command = with_last_line(str(card.training.get("command", "")))
+    told = replace(told, training=dict(card.training) | {"command": command})
     known = {name: value for name, value in card.metrics.items() if name in ("robustness", "sanity", "seeds")}
+    if folder != found:
+        shutil.copytree(found, folder, dirs_exist_ok=True)
     library.save(folder, told, model.network)
-    measured(folder, library.load(str(folder.resolve()), "cpu"), data, before, known)
-    return f"Temperature of {card.id}: {card.temperature:.3f} before, {temperature:.3f} now."
+    model = library.load(str(folder.resolve()), "cpu")
+    measured(folder, model, data, before, known | ({"cross_validation": crossed.figures} if crossed else {}))
+    return f"Temperature of {card.id}: {card.temperature:.3f} before, {told.temperature:.3f} now."
 
 
 def with_last_line(command: str) -> str:

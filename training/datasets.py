@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from medfusion.errors import DataError
-from medfusion.labelled import LabelledSet, read_labelled, read_pictures
+from medfusion.labelled import LabelledSet, fingerprint, read_labelled, read_pictures
 from medfusion.preprocess import standardise
 from medfusion.types import InputSpec, ModelCard
 from training.augment import Recipe, augment
@@ -91,11 +91,11 @@ def _divide(data: LabelledSet, seed: int) -> LabelledSet:
 def decode(data: LabelledSet, spec: InputSpec, cache: Path) -> np.ndarray:
     """All pictures as a read-only (n, h, w, 3) uint8 map on disk, decoded once and kept at cache.
 
-    The map is shared by all workers. A cache of another size or count is made anew.
+    The map is shared by all workers. A cache of another size, or of files that are others now, is made anew.
     """
-    shape = (len(data.cases), spec.height_px, spec.width_px, 3)
-    done = cache.with_suffix(".done")
-    if done.exists() and (pictures := np.load(cache, mmap_mode="r")).shape == shape:
+    shape, files = (len(data.cases), spec.height_px, spec.width_px, 3), fingerprint(data)
+    done = cache.with_suffix(".done")  # holds of what files
+    if done.exists() and done.read_text() == files and (pictures := np.load(cache, mmap_mode="r")).shape == shape:
         return pictures
     cache.parent.mkdir(parents=True, exist_ok=True)
     done.unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def decode(data: LabelledSet, spec: InputSpec, cache: Path) -> np.ndarray:
     for _ in read_pictures(data, spec, into):
         pass
     into.flush()
-    done.touch()
+    done.write_text(files)
     return np.load(cache, mmap_mode="r")
 
 

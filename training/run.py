@@ -31,7 +31,7 @@ from training import blend, compare, finish, loop, reference, sanity, soup
 from training.cluster import train as on_cluster
 from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
-from training.folds import cross_validate
+from training.folds import Crossed, cross_validate
 from training.plan import Plan, read_plan
 from training.readme import readme
 from training.search import search
@@ -141,18 +141,9 @@ def make(
     network = soup.fit_all(train, val, classes, task, shared, folder, resume, watch)
     tell("Choosing weights, calibration and operating point")
     mixed = blend.blend(network, soup.members(folder, config), config, classes, val, task)
-    scores = loop.scores(network, val, task)
-    if crossed:
-        temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
-    else:
-        temperature, labels = blend.temperature(network, val, config, task), val.labels
-        probabilities = to_probabilities(scores, task, temperature).numpy()
-    before = metrics.expected_calibration_error(to_probabilities(scores, task).numpy(), val.labels)
+    card, before = calibrated(card, network, val, config, crossed)
     card = replace(
         card,
-        temperature=temperature,
-        operating_point=crossed.operating_point if crossed else finish.operating_point(probabilities, labels, task),
-        set_thresholds=() if data.several else conformal.thresholds(probabilities, labels),
         training={
             "command": command,
             "seed": config.seed,
@@ -177,6 +168,26 @@ def make(
         parts = {split: part for split, part in parts.items() if len(part)}
         more["seeds"] = soup.figures(network, soup.members(folder, config), parts, task)
     return measured(out, model, data, before, {"sanity": sane} | more)
+
+
+def calibrated(
+    card: ModelCard, network: MedFusionNet, val: Pictures, config: TrainConfig, crossed: Crossed | None
+) -> tuple[ModelCard, float]:
+    """The card with temperature, operating point and thresholds of prediction sets; and the calibration error before.
+
+    They rest on the answers of a cross-validation, where there was one, else on val. The error is of val.
+    """
+    scores = loop.scores(network, val, card.task)
+    if crossed:
+        temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
+        point = crossed.operating_point
+    else:
+        temperature, labels = blend.temperature(network, val, config, card.task), val.labels
+        probabilities = to_probabilities(scores, card.task, temperature).numpy()
+        point = finish.operating_point(probabilities, labels, card.task)
+    sets = () if card.task == "multilabel" else conformal.thresholds(probabilities, labels)
+    card = replace(card, temperature=temperature, operating_point=point, set_thresholds=sets)
+    return card, metrics.expected_calibration_error(to_probabilities(scores, card.task).numpy(), val.labels)
 
 
 def task_of(several: bool, classes: int) -> Task:

@@ -1,6 +1,7 @@
 """Training end to end on a small generated set, and each of its promises."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
 from medfusion import library
 from medfusion.__main__ import main as medfusion_command
 from medfusion.errors import ConfigError, DataError
 from medfusion.explain import EXPLAINERS
-from medfusion.labelled import Case, LabelledSet
+from medfusion.labelled import Case, LabelledSet, read_labelled
 from medfusion.network import build
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
@@ -25,7 +27,7 @@ from training import augment, balance, finish, loop, memory, sanity
 from training.__main__ import main as training_command
 from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
 from training.config import TrainConfig
-from training.datasets import Augmented, Draw, Order, with_splits
+from training.datasets import Augmented, Draw, Order, decode, with_splits
 
 SMALL = TrainConfig(
     start="scratch", frozen_stages=0, epochs=3, finish_epochs=1, train_px=32, side_px=64, batch_size=8, workers=0,
@@ -99,6 +101,36 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
     assert now.metrics["robustness"] == made.metrics["robustness"]
     assert now.metrics["val"]["n"] == now.metrics["test"]["n"] == 12
     assert now.training["command"] != made.training["command"]
+
+
+def test_calibrating_by_folds_rests_on_cases_that_no_network_saw_and_may_leave_the_old_model_alone(
+    labelled_zip, tmp_path
+):
+    config = {"start": "scratch", "frozen_stages": 0, "epochs": 1, "train_px": 64, "side_px": 64, "workers": 0}
+    card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
+    made = library.save(tmp_path / "sides", replace(card, training={"config": config}), loop.build("tiny", 1))
+    asked = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
+    assert training_command([*asked, "--folds", "2", "--out", str(tmp_path / "anew")]) == 0
+    now = library.read_card(tmp_path / "anew")
+    assert (now.id, now.weights_sha256) == ("anew", made.weights_sha256)
+    assert now.metrics["cross_validation"]["pooled"]["n"] == 72
+    assert "each answered by a network that never saw it" in (tmp_path / "anew" / "README.md").read_text()
+    assert library.read_card(tmp_path / "sides") == made
+
+
+def test_pictures_that_were_changed_are_decoded_anew(tmp_path):
+    def decoded():
+        return np.array(decode(read_labelled(tmp_path / "set"), InputSpec(32, 32), tmp_path / "pictures.npy"))
+
+    picture = tmp_path / "set" / "a" / "1.png"
+    picture.parent.mkdir(parents=True)
+    Image.fromarray(np.full((32, 32), 50, np.uint8)).save(picture)
+    first, stored = decoded(), (tmp_path / "pictures.npy").stat()
+    assert np.array_equal(decoded(), first)
+    assert (tmp_path / "pictures.npy").stat() == stored
+    Image.fromarray(np.full((32, 32), 200, np.uint8)).save(picture)
+    os.utime(picture, ns=(0, 1))  # whatever the clock of this file system resolves
+    assert not np.array_equal(decoded(), first)
 
 
 def fit(train, val, config, folder, resume=False):
