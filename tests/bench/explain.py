@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import numpy as np
+import onnxruntime
 import torch
 from captum.attr import IntegratedGradients, Occlusion
 from lime.lime_image import LimeImageExplainer
@@ -14,6 +15,7 @@ from torch import nn
 
 from medfusion import library
 from medfusion.explain import explain
+from medfusion.export import to_onnx
 from medfusion.imaging import display
 from medfusion.inference import class_logits, score, to_probabilities
 from medfusion.library import Model
@@ -41,11 +43,13 @@ def explanations() -> list[Row]:
     ]
     if torch.cuda.is_available():
         rows.append(lime_on_the_card(model))
+    others = {"PyTorch": eager, "ONNX Runtime": onnx_score(model)}
     for batch in (1, 32):
         pictures = np.stack([picture] * batch)
-        ours = median_s(lambda pictures=pictures: score(model, pictures), repeats=9)
-        theirs = median_s(lambda pictures=pictures: eager(pictures), repeats=9)
-        rows.append(Row(f"answers to {batch}, against PyTorch", ours, theirs))
+        for name, other in others.items():
+            ours = median_s(lambda pictures=pictures: score(model, pictures), repeats=9)
+            theirs = median_s(lambda pictures=pictures, other=other: other(pictures), repeats=9)
+            rows.append(Row(f"answers to {batch}, against {name}", ours, theirs))
     return rows
 
 
@@ -119,6 +123,14 @@ def eager_score(model: Model) -> Callable[[np.ndarray], np.ndarray]:
         return to_probabilities(class_logits(logits, model.card.task), model.card.task).cpu().numpy()
 
     return scores
+
+
+def onnx_score(model: Model) -> Callable[[np.ndarray], np.ndarray]:
+    """The same answers by the other backend that OpenVINO was chosen over."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(to_onnx(model.card.id).content, options, ["CPUExecutionProvider"])
+    return lambda pictures: session.run(None, {"pictures": pictures})[0]
 
 
 def packaged_lime(eager: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> None:

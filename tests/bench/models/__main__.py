@@ -1,4 +1,7 @@
-"""`python -m tests.bench.models --data FOLDER`: run the trials that the tables lack. Takes hours; resumable.
+"""`python -m tests.bench.models --data FOLDER`: run the trials that the tables in --out lack. Takes hours; resumable.
+
+FOLDER holds the sets of the shipped models, whose cards say where they come from: chest_xray.zip and so on (SETS), each
+with CLASS/FILE pictures and a manifest.csv. `--out tests/bench/models/results` adds to the tables of the README.
 
 All trials of a run have one budget: the same pictures drawn, the same augmentation, schedule and input size. The best
 epoch is that of the smallest loss on val. Answers are the most probable class, uncalibrated.
@@ -28,6 +31,7 @@ from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.memory import keep_memory
 
+OUT = Path("runs/bench/results")
 ROUNDS = 5  # validations in a trial
 BATCH = 16
 SETS = ("chest_xray", "brain_mri", "breast_ultrasound", "retina", "chest_ct", "lung_histology")
@@ -35,7 +39,9 @@ SETS = ("chest_xray", "brain_mri", "breast_ultrasound", "retina", "chest_ct", "l
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m tests.bench.models", description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder with the zips of all sets")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with the zips of all sets, chest_xray.zip and so on"
+    )
     parser.add_argument("--only", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS), help="default: all")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -44,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes that augment, whose seconds do not count (default: 0)"
     )
-    parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the tables and plots")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"folder of the tables and plots (default: {OUT})")
     parser.add_argument("--runs", type=Path, default=Path("runs/bench"), help="folder of pictures and checkpoints")
     options = parser.parse_args(arguments)
     keep_memory()
