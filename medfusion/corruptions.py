@@ -38,12 +38,18 @@ class Corruption(NamedTuple):
 
 
 def noise(picture: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
-    return as_bytes(picture + rng.normal(0, sigma, (*picture.shape[:2], 1)))
+    """sigma: at 224 px, more in finer pixels, as quantum noise: each of them catches less."""
+    return as_bytes(picture + rng.normal(0, sigma * fineness(picture), (*picture.shape[:2], 1)))
 
 
 def blur(picture: np.ndarray, sigma_px: float, rng: np.random.Generator) -> np.ndarray:
-    """sigma_px: for a longer side of 224 px, more for a larger picture: it is the scene that loses detail."""
-    return cv2.GaussianBlur(picture, (0, 0), sigma_px * max(picture.shape[:2]) / 224)
+    """sigma_px: at 224 px, more in finer pixels: it is the scene that loses detail."""
+    return cv2.GaussianBlur(picture, (0, 0), sigma_px * fineness(picture))
+
+
+def fineness(picture: np.ndarray) -> float:
+    """Pixels along the longer side, of the 224 that levels are given for: larger inputs are not to look sturdier."""
+    return max(picture.shape[:2]) / 224
 
 
 def contrast(picture: np.ndarray, factor: float, rng: np.random.Generator) -> np.ndarray:
@@ -101,7 +107,7 @@ def text(picture: np.ndarray, lines: float, rng: np.random.Generator) -> np.ndar
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "noise": Corruption(noise, (5, 10, 15, 22, 30)),  # standard deviation, of 255; ImageNet-C 20 to 97
+    "noise": Corruption(noise, (5, 10, 15, 22, 30)),  # standard deviation at 224 px, of 255; ImageNet-C 20 to 97
     "blur": Corruption(blur, (0.5, 0.8, 1.2, 1.7, 2.3)),  # sigma in px of 224; ImageNet-C 1 to 6
     "contrast": Corruption(contrast, (0.85, 0.7, 0.55, 0.4, 0.3)),  # of the old; ImageNet-C 0.4 to 0.05
     "gamma": Corruption(gamma, (1.15, 1.3, 1.5, 1.8, 2.2)),  # or its inverse

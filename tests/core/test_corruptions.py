@@ -71,6 +71,15 @@ def test_blur_takes_as_much_of_a_larger_picture(picture):
     assert unlike < 0.2 * difference(picture, "blur", 5)
 
 
+def test_noise_is_as_strong_in_a_larger_picture():
+    def left_px(side_px):
+        """What noise is left at 224 px."""
+        grey = np.full((side_px, side_px, 3), 128, np.uint8)
+        return cv2.resize(corrupt(grey, "noise", 3, 0), (224, 224), interpolation=cv2.INTER_AREA).std()
+
+    assert left_px(448) == pytest.approx(left_px(224), rel=0.1)
+
+
 def test_cropping_and_border_change_the_size_of_things(picture):
     bright = (picture > 200).sum()
     assert (corrupt(picture, "cropping", 5, 0) > 200).sum() > 1.3 * bright
