@@ -70,7 +70,7 @@ def score(model: Model, pictures: np.ndarray) -> np.ndarray:
 def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None) -> Prediction:
     """Answer one frame. The model sees the scan as its file asks to be shown, whatever the viewer's window.
 
-    route: where the scan belongs; a model that it is not for answers with a warning.
+    route: where the scan belongs; another model than that answers with a warning, and says so in `override`.
     """
     started = time.perf_counter()
     picture = display(scan, frame)
@@ -89,6 +89,7 @@ def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None
         warnings=tuple(input_warnings(card, scan, picture, route)),
         elapsed_s=time.perf_counter() - started,
         plausible=plausible(card, probabilities),
+        override=override(card, route),
     )
 
 
@@ -99,9 +100,17 @@ def plausible(card: ModelCard, probabilities: np.ndarray) -> tuple[str, ...] | N
     return tuple(card.classes[i] for i in prediction_set(probabilities, card.set_thresholds))
 
 
+def override(card: ModelCard, route: Route | None) -> str | None:
+    """Why the router would not have chosen this model, in words; None where it would, or has no say on it."""
+    if route is None or card.id not in route.distances or route.model_id == card.id:
+        return None
+    return f"By itself the program would not choose this model. {route.reason}"
+
+
 def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray, route: Route | None = None) -> list[str]:
     """Reasons to distrust the answer that the input itself gives, in sentences for the reader."""
-    warnings = []
+    against = override(card, route)
+    warnings = [against] if against else []
     if scan.modality and card.dicom_modalities and scan.modality not in card.dicom_modalities:
         warnings.append(
             f"This scan says that it is {scan.modality}; the model reads {card.modality} only. Choose another model."

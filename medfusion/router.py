@@ -123,6 +123,6 @@ def features(foundation: Model, pictures: np.ndarray) -> np.ndarray:
 
 
 def predict(model: Model, scan: Scan, frame: int = 0) -> Prediction:
-    """As `inference.predict`, with a warning where the router of this installation finds the model wrong for it."""
+    """As `inference.predict`, with a warning where the router of this installation would not choose the model."""
     known = load()
     return inference.predict(model, scan, frame, known.route(display(scan, frame)) if known else None)

@@ -144,7 +144,7 @@ def route(known: Router, scan: Scan, frame: int = 0) -> Route:
 
 @reads
 def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None) -> Prediction:
-    """Answer one frame. route: where the scan belongs; a model that it is not for answers with a warning."""
+    """Answer one frame. route: where the scan belongs; another model than that answers with a warning."""
     return inference.predict(model, scan, frame, route)
 
 

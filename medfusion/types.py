@@ -190,6 +190,7 @@ class Prediction:
     warnings: tuple[str, ...] = ()  # input checks, in sentences
     elapsed_s: float = 0.0
     plausible: tuple[str, ...] | None = None  # classes that 90 % of cases allow; one is sure. None: not calibrated
+    override: str | None = None  # the one of the warnings that says why the router would not choose this model
 
 
 @dataclass(frozen=True, eq=False)

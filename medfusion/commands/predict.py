@@ -135,6 +135,7 @@ def describe(prediction: Prediction) -> dict[str, object]:
         "frame": prediction.frame + 1,
         "scan_sha256": prediction.scan_sha256,
         "warnings": prediction.warnings,
+        "override": prediction.override,
         "elapsed_s": round(prediction.elapsed_s, 4),
     }
 

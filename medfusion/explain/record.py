@@ -121,6 +121,7 @@ def answer(prediction: Prediction) -> dict[str, object]:
         "answers": prediction.answers,
         "plausible": prediction.plausible,
         "warnings": prediction.warnings,
+        "override": prediction.override,
     }
 
 

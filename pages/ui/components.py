@@ -207,9 +207,15 @@ def name_titles(reason: str, by_id: dict[str, ModelCard]) -> str:
     return re.sub("|".join(map(re.escape, by_id)), lambda found: f"“{by_id[found[0]].title}”", reason)
 
 
+def warnings_of(prediction: Prediction) -> list[str]:
+    """What speaks against an answer, with the titles of models in place of their ids."""
+    by_id = resources.cards()
+    return [name_titles(words, by_id) if words == prediction.override else words for words in prediction.warnings]
+
+
 def show_prediction(prediction: Prediction, card: ModelCard) -> None:
     """The answer in words, the probabilities as bars, and what they rest on."""
-    for warning in prediction.warnings:
+    for warning in warnings_of(prediction):
         st.warning(plain(warning), icon=":material/warning:")
     answer, bars = st.columns([1, 1.2], gap="medium")
     with answer.container(gap="xsmall"):

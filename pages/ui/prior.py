@@ -12,7 +12,7 @@ from PIL import Image
 from medfusion import service, worklist
 from medfusion.types import Explanation, ModelCard, Prediction, Scan
 from medfusion.worklist import Entry
-from pages.ui import pictures, reading, resources, state
+from pages.ui import components, pictures, reading, resources, state
 from pages.ui.messages import percent, plain, spoken
 from pages.ui.state import Case
 from pages.ui.trust import title
@@ -77,7 +77,7 @@ def mapped(scan: Scan, prediction: Prediction, target_index: int, method: str) -
 
 def show_scores(now: Prediction, then: Prediction, words: str) -> None:
     """Each class then and now, in the direction of time where it is known."""
-    for warning in then.warnings:
+    for warning in components.warnings_of(then):
         st.warning(f"The other picture: {plain(warning)}", icon=":material/warning:")
     rows = zip(now.classes, then.probabilities, now.probabilities, strict=True)
     table: list[tuple[str, ...]] = [

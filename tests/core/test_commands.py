@@ -378,6 +378,7 @@ def test_predict_auto_picks_the_model_that_a_picture_is_for(folder, install_rout
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry["model_id"] == "dice"
     assert entry["route"]["distances"]["dice"] < 1
+    assert entry["override"] is None
 
 
 def test_predict_auto_refuses_a_picture_that_is_for_none(folder, install_router, capsys):
@@ -388,6 +389,14 @@ def test_predict_auto_refuses_a_picture_that_is_for_none(folder, install_router,
     assert "none of those" in entry["error"]
     assert main(["predict", str(folder / "deeper" / "ακτίνα.png"), "--model", "dice"]) == 0
     assert "does not look like" in capsys.readouterr().out
+
+
+def test_predict_marks_a_model_that_was_chosen_against_the_router(folder, install_router, capsys):
+    install_router(limit=1e-9)
+    assert main(["predict", str(folder / "deeper" / "ακτίνα.png"), "--model", "dice", "--json"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["override"].endswith(entry["route"]["reason"])
+    assert entry["override"] in entry["warnings"]
 
 
 def test_predict_auto_without_a_foundation_says_what_to_do(folder, model, tmp_path, monkeypatch, capsys):

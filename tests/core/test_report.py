@@ -264,5 +264,6 @@ def test_the_command_warns_of_a_scan_that_another_model_is_for(tmp_path, capsys)
     assert main(["report", str(path), "--model", "chest-xray", "--method", "gradcam", "--out", str(tmp_path)]) == 0
     words = "This picture does not look like those that the model was trained on"
     assert f"warning  scan.png  {words}" in capsys.readouterr().out
-    told = json.loads((tmp_path / "report.json").read_text())["prediction"]["warnings"]
-    assert any(words in one for one in told)
+    told = json.loads((tmp_path / "report.json").read_text())["prediction"]
+    assert any(words in one for one in told["warnings"])
+    assert "those that retina was trained on" in told["override"]

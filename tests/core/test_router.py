@@ -124,9 +124,34 @@ def test_only_references_made_with_the_installed_foundation_count(tmp_path, monk
     assert found.route(np.zeros((40, 30, 3), np.uint8)).model_id == "new"
 
 
-def test_a_model_chosen_against_the_route_answers_with_a_warning():
+def test_a_picture_far_from_those_of_the_model_is_answered_with_a_warning():
     model = model_of(build("tiny", 4), height_px=64, width_px=64)
     scan = scan_of(dotted(0))
     far, near = (Route(None, "", {"toy": distance}) for distance in (3.0, 0.5))
     assert any("does not look like" in warning for warning in predict(model, scan, route=far).warnings)
     assert not any("does not look like" in warning for warning in predict(model, scan, route=near).warnings)
+
+
+@pytest.mark.parametrize(
+    ("distances", "reason"),
+    [
+        ({"toy": 0.9, "other": 0.1}, "those that other was trained on"),  # near enough, but for another
+        ({"toy": 0.5, "other": 0.6}, "several models: toy, other"),
+        ({"toy": 7.0, "other": 9.0}, "none of those"),
+    ],
+)
+def test_an_answer_against_the_route_is_marked_with_the_reason(distances, reason):
+    model = model_of(build("tiny", 4), height_px=64, width_px=64)
+    model = replace(model, card=replace(model.card, dicom_modalities=("DX",)))
+    said = predict(model, replace(scan_of(dotted(0)), modality="CT"), route=router.judge(distances))
+    assert "says that it is CT" in " ".join(said.warnings)
+    assert said.override
+    assert reason in said.override
+    assert said.warnings.count(said.override) == 1
+
+
+@pytest.mark.parametrize("route", [None, router.judge({"toy": 0.1, "other": 0.9}), router.judge({"other": 0.1})])
+def test_an_answer_with_the_route_or_where_there_is_none_is_not_marked(route):
+    said = predict(model_of(build("tiny", 4), height_px=64, width_px=64), scan_of(dotted(0)), route=route)
+    assert said.override is None
+    assert not any("would not choose" in warning for warning in said.warnings)

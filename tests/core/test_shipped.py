@@ -85,8 +85,9 @@ def test_a_fundus_photograph_from_elsewhere_finds_its_model(known):
 
 
 @pytest.mark.parametrize("sample", [s for s in service.list_samples() if s.model_id], ids=lambda s: s.id)
-def test_a_sample_with_its_model_gives_an_answer_without_a_warning(sample):
-    prediction = service.predict(service.load_model(sample.model_id), service.read_sample(sample.id))
+def test_a_sample_with_its_model_gives_an_answer_without_a_warning(sample, known):
+    scan = service.read_sample(sample.id)
+    prediction = service.predict(service.load_model(sample.model_id), scan, route=known.route(display(scan)))
     assert sum(prediction.probabilities) == pytest.approx(1, abs=1e-5)
     assert not prediction.warnings
 

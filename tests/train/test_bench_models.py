@@ -1,5 +1,6 @@
 """The comparison of networks: fair subsets, rows that are measured once, and tables that hold them."""
 
+import shutil
 from argparse import Namespace
 from dataclasses import replace
 from types import SimpleNamespace
@@ -9,8 +10,9 @@ import pytest
 
 pytest.importorskip("timm", reason="timm is not installed: it brings the rivals")
 
+from medfusion import library, router
 from tests.bench.models import __main__ as bench
-from tests.bench.models import networks, report
+from tests.bench.models import networks, report, routing
 from tests.bench.models.trials import EXPERIMENTS, Trial, trials
 from tests.train.sides import pictures
 
@@ -103,3 +105,19 @@ def test_a_foundation_that_leaves_a_set_out_never_reads_it(monkeypatch, tmp_path
     monkeypatch.setattr(bench.foundation, "run", lambda given: seen.extend(path.stem for path in given.data))
     bench.without("retina", Namespace(data=tmp_path, runs=tmp_path, side_px=64, drawn=100))
     assert set(seen) == set(bench.SETS) - {"retina"}
+
+
+def test_routing_is_measured_with_the_shipped_models_only(tmp_path, monkeypatch):
+    shutil.copytree(library.SHIPPED / "retina", tmp_path / "ours")
+    card = tmp_path / "ours" / "card.json"
+    card.write_text(card.read_text(encoding="utf-8").replace('"id": "retina"', '"id": "ours"'), encoding="utf-8")
+    monkeypatch.setenv("MEDFUSION_MODELS", str(tmp_path))
+    assert "ours" in router.load().known
+    assert {model_id.replace("-", "_") for model_id in routing.shipped().known} == set(bench.SETS)
+
+
+def test_pictures_that_nothing_was_tuned_on_come_whole_and_in_parts():
+    found = list(routing.others(np.random.default_rng(0)))
+    assert len(found) == len(routing.OTHERS) * (1 + routing.CROPS)
+    assert all(picture.dtype == np.uint8 and min(picture.shape[:2]) >= 40 for picture in found)
+    assert not {name.split(".")[0] for name in routing.OTHERS} & {*routing.PHOTOGRAPHS, "china", "flower"}

@@ -357,6 +357,18 @@ def test_the_model_that_a_picture_is_for_answers_at_once(routed, png) -> None:  
     assert page.selectbox(key=next(box.key for box in page.selectbox if box.label == "Model")).value == "retina"
     assert "looks like those that “Test model retina” was trained on" in texts(page)
     assert "Answer at the operating point" in texts(page)
+    assert "would not choose" not in texts(page)
+    next(box for box in page.selectbox if box.label == "Model").select("chest-xray").run()
+    assert "would not choose" not in texts(page)  # the router does not know the pictures of this model
+
+
+def test_an_answer_of_another_model_than_the_picture_is_for_is_marked(routed, png) -> None:  # type: ignore[no-untyped-def]
+    reason = "This picture looks like those that retina was trained on."
+    page = routed(Route("retina", reason, {"retina": 0.1, "chest-xray": 0.9}))
+    upload(page, {"grey.png": png()})
+    next(box for box in page.selectbox if box.label == "Model").select("chest-xray").run()
+    assert "By itself the program would not choose this model." in texts(page)
+    assert "looks like those that “Test model retina” was trained on" in texts(page)
 
 
 def test_a_refused_picture_is_answered_only_against_a_warning(routed, png) -> None:  # type: ignore[no-untyped-def]
