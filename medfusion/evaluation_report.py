@@ -34,7 +34,7 @@ THUMBNAIL_PX = 96
 TEMPLATE = Path(__file__).with_name("evaluation_report.html")
 SETS = f"""<h2 id="h-sets">Prediction sets</h2>
 {{}}
-<p class="soft">Made to hold the true class in {conformal.COVERAGE:.0%} of the cases of each class, if they are
+<p class="soft">Made to hold the true class in {100 * conformal.COVERAGE:.0f} % of the cases of each class, if they are
 like those of calibration (class-conditional LAC). Where not exactly one class is left, the model abstains. In brackets:
 95 % Wilson intervals, as if each picture were of another patient.</p>"""
 WORSE = '<h2 id="h-robustness">AUROC lost when pictures are worse</h2>'

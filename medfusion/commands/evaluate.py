@@ -107,9 +107,12 @@ def sets_in_words(figures: Mapping[str, Any]) -> list[str]:
     """What the prediction sets hold, beside what they were made to hold, by class; intervals are Wilson's."""
     sets = figures["prediction_sets"]
     return [
-        f"prediction sets for {conformal.COVERAGE:.0%}: {sets['coverage']:.1%} hold the true class, mean size "
-        f"{sets['mean_size']:.2f}, {sets['single']:.1%} name one class, {1 - sets['single']:.1%} abstain",
-        *(f"{name}: coverage {estimate(asdict(seen))}" for name, seen in conformal.covered(figures).items()),
+        f"prediction sets for {conformal.COVERAGE:.3f}: {sets['coverage']:.3f} hold the true class, mean size "
+        f"{sets['mean_size']:.2f}, {sets['single']:.3f} name one class, {1 - sets['single']:.3f} abstain",
+        *(
+            f"{name}: coverage, Wilson interval {estimate(asdict(seen))}"
+            for name, seen in conformal.covered(figures).items()
+        ),
     ]
 
 

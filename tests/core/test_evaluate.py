@@ -246,10 +246,10 @@ def test_the_command_tells_what_prediction_sets_hold_by_class(site, capsys):
     assert main(["evaluate", "--model", "lamp", "--data", str(zipped(site, SET)), "--device", "cpu"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert (
-        "prediction sets for 90%: 100.0% hold the true class, mean size 2.00, 0.0% name one class, 100.0% abstain"
+        "prediction sets for 0.900: 1.000 hold the true class, mean size 2.00, 0.000 name one class, 1.000 abstain"
         in said
     )
-    assert f"dark: coverage {estimate(asdict(metrics.wilson(4, 4)))}" in said
+    assert f"dark: coverage, Wilson interval {estimate(asdict(metrics.wilson(4, 4)))}" in said
 
 
 def test_several_labels_are_measured_decision_by_decision(tmp_path):
