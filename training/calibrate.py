@@ -12,7 +12,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from medfusion import conformal, library, metrics
+from medfusion import conformal, library
 from medfusion.inference import to_probabilities
 from medfusion.labelled import read_labelled
 from training import blend, finish, loop
@@ -34,9 +34,7 @@ def run(options: argparse.Namespace) -> str:
     card = model.card
     _, val = parts_of(card, options.data, options.runs)
     temperature = blend.temperature(model.network, val, settings_of(card), card.task)
-    scores = loop.scores(model.network, val, card.task)
-    probabilities = to_probabilities(scores, card.task, temperature).numpy()
-    before = metrics.expected_calibration_error(to_probabilities(scores, card.task).numpy(), val.labels)
+    probabilities = to_probabilities(loop.scores(model.network, val, card.task), card.task, temperature).numpy()
     told = replace(
         card,
         temperature=temperature,
@@ -47,7 +45,7 @@ def run(options: argparse.Namespace) -> str:
     data = with_splits(read_labelled(options.data))
     known = {name: value for name, value in card.metrics.items() if name in ("robustness", "sanity", "seeds")}
     library.save(folder, told, model.network)
-    measured(folder, library.load(str(folder.resolve()), "cpu"), data, before, known)
+    measured(folder, library.load(str(folder.resolve()), "cpu"), data, known)
     return f"Temperature of {card.id}: {card.temperature:.3f} before, {temperature:.3f} now."
 
 

@@ -97,6 +97,11 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
     assert now.temperature != 9.0
     assert len(now.set_thresholds) == 2
     assert now.metrics["robustness"] == made.metrics["robustness"]
+    told = (tmp_path / "sides" / "README.md").read_text(encoding="utf-8")
+    for split in ("val", "test"):
+        before = now.metrics[f"{split}_ece_before_temperature"]
+        assert before != now.metrics[split]["ece"]["value"]
+        assert f"on {split} {before:.3f} before, " in told
     assert now.metrics["val"]["n"] == now.metrics["test"]["n"] == 12
     assert now.training["command"] != made.training["command"]
 
