@@ -6,7 +6,7 @@ What is neither a class nor a cell is drawn in INK, for a page to replace by the
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -15,11 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from medfusion.evaluate import Measurement
-from medfusion.metrics import Estimate, holds, stated
+from medfusion.metrics import Estimate, holds, stated, wilson
 
 BINS = 10  # of the reliability diagram
 INK = "#010203"  # a colour that nothing else has
@@ -66,45 +65,73 @@ def with_figure(line: dict[str, Any], figure: Estimate) -> dict[str, Any]:
     return line | {"label": f"{line['label']}: {figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"}
 
 
+def roc_points(measured: Measurement, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(p,) 1 − specificity, sensitivity and threshold of class k; the first threshold, infinite, flags nobody."""
+    x, y, thresholds = roc_curve(holds(measured.labels, k), measured.probabilities[:, k])
+    return x, y, thresholds
+
+
 def roc(axes: Axes, measured: Measurement) -> None:
     for k in looked_for(measured):
-        x, y, _ = roc_curve(holds(measured.labels, k), measured.probabilities[:, k])
+        x, y, _ = roc_points(measured, k)
         axes.plot(x, y, **with_figure(line_of(measured, k), measured.ranking[k][0]))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
     axes.set(xlabel="1 − specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
 
+def precision_recall_points(measured: Measurement, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(p,) sensitivity, PPV and threshold of class k; the last threshold, infinite, flags nobody."""
+    precision, recall, thresholds = precision_recall_curve(holds(measured.labels, k), measured.probabilities[:, k])
+    return recall, precision, np.append(thresholds, np.inf)
+
+
 def precision_recall(axes: Axes, measured: Measurement) -> None:
     for k in looked_for(measured):
-        precision, recall, _ = precision_recall_curve(holds(measured.labels, k), measured.probabilities[:, k])
+        recall, precision, _ = precision_recall_points(measured, k)
         line = with_figure(line_of(measured, k), measured.ranking[k][1])
         axes.plot(recall, precision, **line, drawstyle="steps-pre")
     axes.set(xlabel="Sensitivity (recall)", ylabel="PPV (precision)", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
 
 
-def reliability(axes: Axes, measured: Measurement) -> None:
-    """Share answered rightly against the probability stated, of the most probable class (Guo et al. 2017, figure 1)."""
+def reliability_points(measured: Measurement) -> Iterator[tuple[int, float, Estimate]]:
+    """Of each bin with cases: their number, the mean probability stated and the share right with its Wilson interval.
+
+    Of the most probable class, in BINS bins of equal width (Guo et al. 2017, figure 1).
+    """
     confidence, right = stated(measured.probabilities, measured.labels)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
     for members in (bins == b for b in range(BINS) if (bins == b).any()):
-        share = binomtest(int(right[members].sum()), int(members.sum()))
-        x, y, reach = confidence[members].mean(), right[members].mean(), share.proportion_ci(method="wilson")
-        axes.plot([x, x], [reach.low, reach.high], color=COLOURS[0], linewidth=1)
-        axes.scatter(x, y, s=8 + 120 * members.mean(), color=COLOURS[0], linewidth=0)
+        n = int(members.sum())
+        yield n, float(confidence[members].mean()), wilson(int(right[members].sum()), n)
+
+
+def reliability(axes: Axes, measured: Measurement) -> None:
+    """Share answered rightly against the probability stated."""
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=0.6, linestyle=":")
+    points = list(reliability_points(measured))
+    total = sum(n for n, _, _ in points)
+    for n, x, share in points:
+        axes.plot([x, x], [share.low, share.high], color=COLOURS[0], linewidth=1)
+        axes.scatter(x, share.value, s=8 + 120 * n / total, color=COLOURS[0], linewidth=0)
     axes.set(xlabel="Probability stated", ylabel="Share right", xlim=(0, 1.03), ylim=(-0.01, 1.03))
+
+
+def decision_points(measured: Measurement, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(99,) threshold and net benefit of acting on the model and on everyone; on nobody it is 0."""
+    thresholds, truth = np.linspace(0.01, 0.99, 99), holds(measured.labels, k)
+    told, everyone = measured.probabilities[:, k], np.ones(len(truth))
+    return thresholds, net_benefit(told, truth, thresholds), net_benefit(everyone, truth, thresholds)
 
 
 def decision(axes: Axes, measured: Measurement) -> None:
     """Net benefit of acting on the model, on all and on none (Vickers & Elkin 2006)."""
-    thresholds = np.linspace(0.01, 0.99, 99)
     top = 0.0
     for k in looked_for(measured):
-        truth, line = holds(measured.labels, k), line_of(measured, k)
-        axes.plot(thresholds, net_benefit(measured.probabilities[:, k], truth, thresholds), **line)
-        on_all = net_benefit(np.ones(len(truth)), truth, thresholds)
+        line = line_of(measured, k)
+        thresholds, on_model, on_all = decision_points(measured, k)
+        axes.plot(thresholds, on_model, **line)
         axes.plot(thresholds, on_all, color=line["color"], linewidth=0.7, linestyle=(0, (4, 2)))
-        top = max(top, truth.mean())
+        top = max(top, holds(measured.labels, k).mean())
     axes.plot([], [], color=INK, linewidth=0.7, linestyle=(0, (4, 2)), label="acting on everyone")
     axes.axhline(0, color=INK, linewidth=0.6, label="acting on nobody")
     axes.set(xlabel="Threshold probability", ylabel="Net benefit", xlim=(0, 1), ylim=(-0.2 * top, 1.08 * top or 1))
@@ -159,6 +186,14 @@ PAINTERS: Mapping[str, tuple[str, Callable[[Axes, Measurement], None]]] = {
         "Confusion matrix: pictures by true class and answer; the more colour, the larger the share of the true class",
         confusion,
     ),
+}
+
+
+# The points of the curves of one class, and what they are of.
+CURVES: Mapping[str, tuple[tuple[str, ...], Callable[[Measurement, int], tuple[np.ndarray, ...]]]] = {
+    "roc": (("1 - specificity", "Sensitivity", "Threshold"), roc_points),
+    "precision-recall": (("Sensitivity (recall)", "PPV (precision)", "Threshold"), precision_recall_points),
+    "decision": (("Threshold", "Net benefit of the model", "Net benefit of acting on everyone"), decision_points),
 }
 
 

@@ -11,7 +11,7 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -20,17 +20,23 @@ from typing import Any
 import cv2
 import numpy as np
 
-from medfusion import metrics
+from medfusion import conformal, metrics
 from medfusion.evaluate import Measurement
-from medfusion.evaluation_figures import INK, PAINTERS, confused, draw, looked_for, spoken
+from medfusion.evaluation_figures import CURVES, INK, PAINTERS, confused, draw, looked_for, reliability_points, spoken
 from medfusion.labelled import read_pictures
 from medfusion.metrics import Estimate
+from medfusion.types import ModelCard
 
 SMALLEST_SUBGROUP = 20
 MANY = 12  # values of a column, from which on they are put together
 WORST = 20
 THUMBNAIL_PX = 96
 TEMPLATE = Path(__file__).with_name("evaluation_report.html")
+SETS = f"""<h2 id="h-sets">Prediction sets</h2>
+{{}}
+<p class="soft">Made to hold the true class in {100 * conformal.COVERAGE:.0f} % of the cases of each class, if they are
+like those of calibration (class-conditional LAC). Where not exactly one class is left, the model abstains. In brackets:
+95 % Wilson intervals, as if each picture were of another patient.</p>"""
 WORSE = '<h2 id="h-robustness">AUROC lost when pictures are worse</h2>'
 TITLES = {"jpeg": "JPEG", "auroc": "AUROC", "ece": "Calibration error", "brier": "Brier score"}
 
@@ -57,11 +63,13 @@ def write(folder: Path, measured: Measurement, origin: Mapping[str, str], thumbn
         "subgroups": subgroup_table(measured),
         "worst": worst_table(measured, worst),
     }
+    if "prediction_sets" in measured.figures:
+        tables["sets"] = sets_table(measured)
     if "robustness" in measured.figures:
         tables["robustness"] = robustness_table(measured.figures["robustness"])
     for name, drawn in figures.items():
         put(folder / "figures" / f"{name}.svg", drawn.replace(INK, "#000000"))
-    for name, table in tables.items():
+    for name, table in (tables | curve_tables(measured)).items():
         put(folder / "tables" / f"{name}.csv", as_csv(table))
     page = folder / "report.html"
     put(page, as_html(measured, origin, figures, tables, list(small_pictures(measured, worst)) if thumbnails else []))
@@ -95,6 +103,42 @@ def class_table(measured: Measurement) -> Table:
     return Table(("Class", "Pictures", "Sensitivity", "Specificity", "AUROC", "Average precision"), rows)
 
 
+def sets_table(measured: Measurement) -> Table:
+    """Coverage beside what was promised, size and single answers of prediction sets, of each true class and of all."""
+    card, labels = measured.card, measured.labels
+    cases = [(spoken(name), labels == k) for k, name in enumerate(card.classes) if (labels == k).any()]
+    rows: list[tuple[Cell, ...]] = []
+    for name, chosen in [*cases, ("All", labels >= 0)]:
+        seen: Any = conformal.observed(measured.probabilities[chosen], labels[chosen], card.set_thresholds)
+        n = int(chosen.sum())
+        coverage = metrics.wilson(round(seen["coverage"] * n), n)
+        rows.append((name, n, conformal.COVERAGE, coverage, seen["mean_size"], seen["single"], 1 - seen["single"]))
+    head = ("True class", "Pictures", "Promised", "Coverage", "Mean size", "One class named", "Abstained")
+    return Table(head, rows)
+
+
+def curve_tables(measured: Measurement) -> dict[str, Table]:
+    """The points of the figures of the same names, to six digits."""
+    bins: list[tuple[Cell, ...]] = [
+        (n, *map(six_digits, (stated, share.value, share.low, share.high)))
+        for n, stated, share in reliability_points(measured)
+    ]
+    reach = ("Share right, 95 % from", "Share right, 95 % to")
+    tables = {"reliability": Table(("Answers", "Mean probability stated", "Share right", *reach), bins)}
+    for name, (head, points) in CURVES.items():
+        rows: list[tuple[Cell, ...]] = [
+            (spoken(measured.card.classes[k]), *map(six_digits, point))
+            for k in looked_for(measured)
+            for point in zip(*points(measured, k), strict=True)
+        ]
+        tables[name] = Table(("Class", *head), rows)
+    return tables
+
+
+def six_digits(value: float) -> str:
+    return f"{value:.6g}"
+
+
 def confusion_table(measured: Measurement) -> Table:
     names = [spoken(name) for name in measured.card.classes]
     counts = confused(measured).tolist()
@@ -102,13 +146,13 @@ def confusion_table(measured: Measurement) -> Table:
 
 
 def subgroup_table(measured: Measurement) -> Table:
-    """Accuracy and AUROC by the values of each further column of the manifest."""
+    """Accuracy, AUROC, sensitivity and specificity by the values of each further column of the manifest."""
     further = [dict(case.more) for case in measured.data.cases]
     rows: list[tuple[Cell, ...]] = []
     for column in sorted({name for row in further for name in row}):
         values = np.array([row.get(column, "").strip() for row in further])
         rows += [(column, *row) for row in subgroups(measured, values)]
-    return Table(("Column", "Value", "Pictures", "Accuracy", "AUROC"), rows)
+    return Table(("Column", "Value", "Pictures", "Accuracy", "AUROC", "Sensitivity", "Specificity"), rows)
 
 
 def subgroups(measured: Measurement, values: np.ndarray) -> Iterator[tuple[Cell, ...]]:
@@ -121,7 +165,7 @@ def subgroups(measured: Measurement, values: np.ndarray) -> Iterator[tuple[Cell,
     for name, chosen in groups if numbers is None else quarters(numbers):
         yield name, int(chosen.sum()), *subgroup(measured.only(chosen))
     if len(rare):
-        yield f"({len(rare)} rare values)", int(np.isin(values, rare).sum()), "too few each", "too few each"
+        yield f"({len(rare)} rare values)", int(np.isin(values, rare).sum()), *("too few each",) * 4
     if (values == "").any():
         yield "(empty)", int((values == "").sum()), *subgroup(measured.only(values == ""))
 
@@ -143,12 +187,25 @@ def quarters(numbers: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     yield f"over {edges[-1]:g}", numbers > edges[-1]
 
 
-def subgroup(part: Measurement) -> tuple[Cell, Cell]:
+def subgroup(part: Measurement) -> tuple[Cell, ...]:
+    """Accuracy, AUROC, sensitivity and specificity."""
     if len(part.labels) < SMALLEST_SUBGROUP or len(np.unique(part.labels)) < 2:
-        return "too few", "too few"
+        return ("too few",) * 4
     accuracy = part.interval(lambda p, y, a: float((a == y).mean()))
     auroc = "a class is absent" if part.absent else part.interval(lambda p, y, a: metrics.auroc(p, y))
-    return accuracy, auroc
+    rates = (part.interval(mean_of(rate, part.card)) for rate in (metrics.sensitivity, metrics.specificity))
+    return accuracy, auroc, *rates
+
+
+def mean_of(rate: Callable[[np.ndarray, np.ndarray, int], float], card: ModelCard) -> metrics.Metric:
+    """The rate of the second of two classes, else its mean over the classes that have cases to tell it."""
+    classes = [1] if card.task == "binary" else range(len(card.classes))
+
+    def mean(_: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> float:
+        found = [value for k in classes if np.isfinite(value := rate(answers, labels, k))]
+        return float(np.mean(found)) if found else float("nan")
+
+    return mean
 
 
 def robustness_table(found: Any) -> Table:
@@ -224,16 +281,26 @@ def as_html(
         "facts": f"{card.id} {card.version} · {origin['data']}, {origin['split']} · {len(measured.labels)} pictures",
         "rule": card.operating_point.rule,
         "smallest": str(SMALLEST_SUBGROUP),
+        "rated": rated_in_words(card),
         "absent": absent_in_words(measured.absent),
         "pictured": "This page shows pictures of patients: keep it where they may be kept." if pictures else "",
     }
-    raw = {name: as_rows(name, table, pictures if name == "worst" else []) for name, table in tables.items()} | {
-        "worse": f"{WORSE}\n{as_rows('robustness', tables['robustness'], [])}" if "robustness" in tables else "",
+    rows = {name: as_rows(name, table, pictures if name == "worst" else []) for name, table in tables.items()}
+    raw = rows | {
+        "sets": SETS.format(rows["sets"]) if "sets" in rows else "",
+        "worse": f"{WORSE}\n{rows['robustness']}" if "robustness" in rows else "",
         "drawn": "\n".join(inline(name, figures[name]) for name in PAINTERS),
         "sliders": json.dumps(sliders(measured)).replace("<", "\\u003c"),
     }
     filled = {name: html.escape(text) for name, text in parts.items()} | raw
     return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], TEMPLATE.read_text(encoding="utf-8"))
+
+
+def rated_in_words(card: ModelCard) -> str:
+    """Of what sensitivity and specificity of subgroups are."""
+    if card.task == "binary":
+        return f"Sensitivity and specificity are those of {spoken(card.classes[1])}."
+    return "Sensitivity and specificity are means over the classes that occur."
 
 
 def absent_in_words(names: tuple[str, ...]) -> str:

@@ -207,6 +207,12 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> float:
     return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
+def wilson(hits: int, n: int) -> Estimate:
+    """The share hits / n with its 95 % score interval (Wilson 1927), for n > 0 independent cases."""
+    reach = binomtest(hits, n).proportion_ci(method="wilson")
+    return Estimate(hits / n, float(reach.low), float(reach.high))
+
+
 def _of_class(figure: Callable[..., float], k: int, _: np.ndarray, labels: np.ndarray, answers: np.ndarray) -> float:
     return figure(answers, labels, k)
 

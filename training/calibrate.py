@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> str:
         made: Mapping[str, str] = card.training.get("config", {})  # type: ignore[assignment]
         config = replace(settings, start=made.get("start", settings.start), folds=options.folds)
         crossed = cross_validate(data, pictures, card.classes, card.task, card.input, config, kept)
-    told, before = calibrated(card, model.network, val, settings, crossed)
+    told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))
     told = replace(told, training=dict(card.training) | {"command": command})
     known = {name: value for name, value in card.metrics.items() if name in ("robustness", "sanity", "seeds")}
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> str:
         shutil.copytree(found, folder, dirs_exist_ok=True)
     library.save(folder, told, model.network)
     model = library.load(str(folder.resolve()), "cpu")
-    measured(folder, model, data, before, known | ({"cross_validation": crossed.figures} if crossed else {}))
+    measured(folder, model, data, known | ({"cross_validation": crossed.figures} if crossed else {}))
     return f"Temperature of {card.id}: {card.temperature:.3f} before, {told.temperature:.3f} now."
 
 

@@ -17,6 +17,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 import medfusion
+from medfusion import conformal
 from medfusion.errors import ConfigError
 from medfusion.types import OperatingPoint, Task
 
@@ -94,9 +95,9 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
 
 
 def sensitive(diseased: np.ndarray) -> float:
-    """The highest threshold that finds SENSITIVITY of the diseased, from their probabilities (n,)."""
+    """The highest threshold that finds SENSITIVITY of the diseased, with SLACK, from their probabilities (n,)."""
     spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
-    return float(np.clip(np.sort(diseased)[spare], 0.01, 0.99))
+    return float(np.clip(np.sort(diseased)[spare] - conformal.SLACK, 0.01, 0.99))
 
 
 def versions() -> dict[str, str]:

@@ -21,7 +21,7 @@ from medfusion import metrics
 from medfusion.errors import ConfigError
 from medfusion.inference import answer_indices, to_probabilities
 from medfusion.labelled import LabelledSet
-from medfusion.types import InputSpec, OperatingPoint, Task
+from medfusion.types import InputSpec, Task
 from training import finish, loop
 from training.balance import rarest_label
 from training.config import TrainConfig
@@ -39,7 +39,6 @@ class Crossed:
     scores: Tensor  # class logits (n, K)
     labels: np.ndarray  # (n,) or (n, K)
     temperature: float
-    operating_point: OperatingPoint
     probabilities: np.ndarray  # (n, K), calibrated
     figures: Mapping[str, object]
 
@@ -151,4 +150,4 @@ def measured(
         "spread": {name: float(np.nanstd(values, ddof=1)) for name, values in each.items()},
         "pooled": metrics.report(probabilities, labels, answers, classes, patients),
     }
-    return Crossed(scores, labels, temperature, point, probabilities, figures)
+    return Crossed(scores, labels, temperature, probabilities, figures)

@@ -141,7 +141,7 @@ def make(
     network = soup.fit_all(train, val, classes, task, shared, folder, resume, watch)
     tell("Choosing weights, calibration and operating point")
     mixed = blend.blend(network, soup.members(folder, config), config, classes, val, task)
-    card, before = calibrated(card, network, val, config, crossed)
+    card = calibrated(card, network, val, config, crossed)
     card = replace(
         card,
         training={
@@ -167,27 +167,24 @@ def make(
         parts = {"val": val, "test": pictures_of(data, pictures, "test", classes, spec)}
         parts = {split: part for split, part in parts.items() if len(part)}
         more["seeds"] = soup.figures(network, soup.members(folder, config), parts, task)
-    return measured(out, model, data, before, {"sanity": sane} | more)
+    return measured(out, model, data, {"sanity": sane} | more)
 
 
 def calibrated(
     card: ModelCard, network: MedFusionNet, val: Pictures, config: TrainConfig, crossed: Crossed | None
-) -> tuple[ModelCard, float]:
-    """The card with temperature, operating point and thresholds of prediction sets; and the calibration error before.
-
-    They rest on the answers of a cross-validation, where there was one, else on val. The error is of val.
-    """
-    scores = loop.scores(network, val, card.task)
+) -> ModelCard:
+    """With temperature, operating point and thresholds of sets, from the answers of a cross-validation or of val."""
     if crossed:
         temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
-        point = crossed.operating_point
     else:
         temperature, labels = blend.temperature(network, val, config, card.task), val.labels
-        probabilities = to_probabilities(scores, card.task, temperature).numpy()
-        point = finish.operating_point(probabilities, labels, card.task)
-    sets = () if card.task == "multilabel" else conformal.thresholds(probabilities, labels)
-    card = replace(card, temperature=temperature, operating_point=point, set_thresholds=sets)
-    return card, metrics.expected_calibration_error(to_probabilities(scores, card.task).numpy(), val.labels)
+        probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, temperature).numpy()
+    return replace(
+        card,
+        temperature=temperature,
+        operating_point=finish.operating_point(probabilities, labels, card.task),
+        set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),
+    )
 
 
 def task_of(several: bool, classes: int) -> Task:
@@ -231,11 +228,15 @@ def usual_start(size: str) -> str:
     return FOUNDATION if sizes.get(FOUNDATION) == size else TrainConfig.start
 
 
-def measured(folder: Path, model: Model, data: LabelledSet, ece_before: float, known: Mapping[str, object]) -> Made:
+def measured(folder: Path, model: Model, data: LabelledSet, known: Mapping[str, object]) -> Made:
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
     parts = {split: data.subset(split) for split in ("val", "test")}
     found = {split: evaluate.measure(model, part) for split, part in parts.items() if part.cases}
-    figures: dict[str, object] = {"val_ece_before_temperature": ece_before}
+    plain = replace(model, card=replace(model.card, temperature=1.0))
+    figures: dict[str, object] = {}
+    for split, one in found.items():
+        uncalibrated = evaluate.score_all(plain, one.data)
+        figures[f"{split}_ece_before_temperature"] = metrics.expected_calibration_error(uncalibrated, one.labels)
     figures |= {split: one.figures for split, one in found.items()}
     if "robustness" not in known:
         figures["robustness"] = corruptions.robustness(model, parts["val"])

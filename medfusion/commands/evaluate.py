@@ -7,11 +7,11 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from medfusion import evaluation_report
+from medfusion import conformal, evaluation_report
 from medfusion.commands import predict
 from medfusion.corruptions import REFERENCE_SEVERITY, SEVERITIES, robustness
 from medfusion.errors import ConfigError
@@ -96,9 +96,24 @@ def in_words(figures: dict) -> list[str]:
         lines.append(f"{name:<18}{estimate(figures[name])}")
     for name, row in figures["per_class"].items():
         lines.append(f"{name}: sensitivity {estimate(row['sensitivity'])}, specificity {estimate(row['specificity'])}")
+    if "prediction_sets" in figures:
+        lines += sets_in_words(figures)
     if "robustness" in figures:
         lines += drops_in_words(figures["robustness"])
     return lines
+
+
+def sets_in_words(figures: Mapping[str, Any]) -> list[str]:
+    """What the prediction sets hold, beside what they were made to hold, by class; intervals are Wilson's."""
+    sets = figures["prediction_sets"]
+    return [
+        f"prediction sets for {conformal.COVERAGE:.3f}: {sets['coverage']:.3f} hold the true class, mean size "
+        f"{sets['mean_size']:.2f}, {sets['single']:.3f} name one class, {1 - sets['single']:.3f} abstain",
+        *(
+            f"{name}: coverage, Wilson interval {estimate(asdict(seen))}"
+            for name, seen in conformal.covered(figures).items()
+        ),
+    ]
 
 
 def drops_in_words(found: Mapping[str, Any]) -> list[str]:

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from medfusion.conformal import observed, prediction_set, thresholds
+from medfusion.conformal import covered, observed, prediction_set, thresholds
 
 
 def test_thresholds_by_hand():
     own = np.arange(1, 20) / 20  # 19 cases of class 1: at 90 %, 18 of 20 ranks, so one case may be left out
     probabilities = np.stack([1 - own, own], 1)
     _, limit = thresholds(probabilities, np.ones(19, dtype=int))
-    assert limit == pytest.approx(0.1)  # the second lowest: 18 of 19 stay inside
+    assert limit == pytest.approx(0.1, abs=2e-3)  # the second lowest: 18 of 19 stay inside
+    assert limit < 0.1  # it, too, however it is rounded
 
 
 def test_a_class_with_too_few_cases_is_in_every_set():
@@ -38,3 +39,17 @@ def test_sure_and_unsure_cases():
     assert prediction_set(np.array([0.9, 0.1]), limits) == (0,)
     assert prediction_set(np.array([0.55, 0.45]), limits) == (0, 1)
     assert prediction_set(np.array([0.35, 0.25]), limits) == ()
+
+
+def test_coverage_is_told_with_its_interval_and_only_of_classes_that_occur():
+    figures = {
+        "per_class": {"well": {"n": 40}, "ill": {"n": 10}, "absent": {"n": 0}},
+        "prediction_sets": {"per_class": [0.9, 0.5, None]},
+    }
+    seen = covered(figures)
+    assert list(seen) == ["well", "ill"]
+    assert seen["well"].low < 0.9 < seen["well"].high
+    # Wilson's interval of 5 in 10: 1/2 ± z √(1/4/10 + z²/400) / (1 + z²/10)
+    z = 1.959964
+    reach = z * np.sqrt(0.025 + z**2 / 400) / (1 + z**2 / 10)
+    assert (seen["ill"].low, seen["ill"].high) == pytest.approx((0.5 - reach, 0.5 + reach))

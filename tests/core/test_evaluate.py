@@ -4,7 +4,7 @@ import io
 import json
 import math
 import zipfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -239,8 +239,22 @@ def test_corruptions_are_measured_when_asked_for(site, tmp_path, capsys):
     assert "AUROC lost at severity" in capsys.readouterr().out
 
 
+def test_the_command_tells_what_prediction_sets_hold_by_class(site, capsys):
+    folder = site / "models" / "lamp"
+    held = replace(library.read_card(folder), set_thresholds=(0.5, 0.0))  # bright is in every set
+    library.save(folder, replace(held, temperature=1e9), build("tiny", 1))  # both classes at one half
+    assert main(["evaluate", "--model", "lamp", "--data", str(zipped(site, SET)), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert (
+        "prediction sets for 0.900: 1.000 hold the true class, mean size 2.00, 0.000 name one class, 1.000 abstain"
+        in said
+    )
+    assert f"dark: coverage, Wilson interval {estimate(asdict(metrics.wilson(4, 4)))}" in said
+
+
 def test_several_labels_are_measured_decision_by_decision(tmp_path):
     model = model_of(Halves(), ("left", "right"), "multilabel")
+    model = replace(model, card=replace(model.card, set_thresholds=(0.5, 0.5)))  # sets are of one label: not measured
     sides = {"both": (255, 255), "left": (255, 0), "right": (0, 255), "none": (0, 0), "wrong": (255, 0)}
     rows, files = ["path,label:left,label:right"], {}
     for name, (left, right) in sides.items():
@@ -259,6 +273,7 @@ def test_several_labels_are_measured_decision_by_decision(tmp_path):
     measured = evaluate.measure(model, evaluate.part_of(path, "all"))
     assert measured.answers.tolist() == [[1, 1], [1, 0], [0, 1], [0, 0], [1, 0]]
     assert measured.figures["accuracy"]["value"] == pytest.approx(8 / 10)
+    assert "prediction_sets" not in measured.figures
     assert measured.right.tolist() == [True, True, True, True, False]
     assert measured.answer(0) == "left + right"
     assert measured.answer(3) == "none"

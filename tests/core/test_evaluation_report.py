@@ -3,16 +3,18 @@
 import csv
 import io
 import re
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from medfusion import conformal, metrics
 from medfusion import evaluation_report as report
-from medfusion import metrics
 from medfusion.evaluate import Measurement
 from medfusion.labelled import Case, LabelledSet
-from tests.core.toy_networks import one_class_a_quadrant
+from tests.core.toy_networks import model_of, one_class_a_quadrant
 
 ORIGIN = {"model": "toy", "version": "1", "data": "<b>set</b>.zip", "split": "test"}
 
@@ -52,6 +54,65 @@ def test_tables_hold_what_was_measured(measured, tmp_path):
     assert worst[0][3:] == ["1.000", "0.000"]
     figures = {row[0]: row[1] for row in rows(tmp_path / "tables" / "figures.csv")[1:]}
     assert figures["Accuracy"] == "0.800"
+
+
+def test_subgroups_tell_mean_sensitivity_and_specificity(measured, tmp_path):
+    report.write(tmp_path, measured, ORIGIN)
+    head, small, large = rows(tmp_path / "tables" / "subgroups.csv")
+    assert small[head.index("Sensitivity")] == small[head.index("Specificity")] == "too few"
+    # site A: cases 4 to 39, nine of each class; wrong are 5, 10, ..., 35, of the classes 1, 2, 3, 0, 1, 2, 3
+    assert large[head.index("Sensitivity")] == f"{(8 + 7 + 7 + 7) / 36:.3f}"
+    assert large[head.index("Specificity")] == f"{1 - (7 / 4) / 27:.3f}"  # seven false alarms in four times 27
+
+
+def test_of_two_classes_subgroups_tell_the_second(measured):
+    card = model_of(torch.nn.Identity(), ("well", "ill"), "binary").card
+    labels, answers = np.array([0] * 10 + [1] * 20), np.array([0] * 9 + [1] * 6 + [0] * 15)
+    probabilities = np.stack([1 - answers, answers], axis=1)
+    part = Measurement(card, replace(measured.data, cases=measured.data.cases[:30]), probabilities, labels, answers, {})
+    *_, sensitivity, specificity = report.subgroup(part)
+    assert (sensitivity.value, specificity.value) == (5 / 20, 9 / 10)
+    assert "are those of ill." in report.rated_in_words(card)
+
+
+def test_curves_are_tables_too(measured, tmp_path):
+    report.write(tmp_path, measured, ORIGIN)
+    tables = {name: rows(tmp_path / "tables" / f"{name}.csv") for name in report.PAINTERS}
+    first = [list(map(float, row[1:])) for row in tables["roc"][1:] if row[0] == "upper left"]
+    # two of its ten are answered otherwise and two others called it; case 5 gives it nothing
+    points = [[0, 0, np.inf], [2 / 30, 8 / 10, 0.7], [29 / 30, 1, 0.1], [1, 1, 0]]
+    assert first == [pytest.approx(point, rel=1e-5) for point in points]
+    recall, precision, threshold = map(float, tables["precision-recall"][1:][-1][1:])
+    assert (recall, precision, threshold) == (0, 1, np.inf)
+    sure, surest = ([float(cell) for cell in row] for row in tables["reliability"][1:])
+    assert sure[:3] == pytest.approx([39, 0.7, 32 / 39], rel=1e-5)
+    assert surest == pytest.approx([1, 1, 0, *astuple(metrics.wilson(0, 1))[1:]], rel=1e-5)
+    half = next(row for row in tables["decision"][1:] if row[:2] == ["upper left", "0.5"])
+    assert [float(cell) for cell in half[2:]] == pytest.approx([(8 - 2) / 40, (10 - 30) / 40], rel=1e-5)
+
+
+def test_prediction_sets_stand_beside_what_was_promised(measured, tmp_path):
+    limits = (0.05, 0.5, 0.5, 0.8)  # class 0 is in nearly every set, class 3 in none
+    card = replace(measured.card, set_thresholds=limits)
+    seen = conformal.observed(measured.probabilities, measured.labels, limits)
+    calibrated = replace(measured, card=card, figures=measured.figures | {"prediction_sets": seen})
+    page = report.write(tmp_path, calibrated, ORIGIN).read_text(encoding="utf-8")
+    head, *found = rows(tmp_path / "tables" / "sets.csv")
+    by_class = {row[0]: dict(zip(head, row, strict=True)) for row in found}
+    assert [row["Coverage"] for row in by_class.values()] == ["1.000", "0.800", "0.800", "0.000", "0.650"]
+    assert by_class["lower right"]["Promised"] == "0.900"
+    assert by_class["lower right"]["Coverage, 95 % to"] == f"{metrics.wilson(0, 10).high:.3f}"
+    assert by_class["upper left"]["Pictures"] == "10"
+    for row in by_class.values():
+        assert float(row["One class named"]) + float(row["Abstained"]) == pytest.approx(1)
+    assert 'id="h-sets"' in page
+    assert "0.650" in page
+
+
+def test_without_thresholds_nothing_is_said_of_prediction_sets(measured, tmp_path):
+    page = report.write(tmp_path, measured, ORIGIN).read_text(encoding="utf-8")
+    assert "Prediction sets" not in page
+    assert not (tmp_path / "tables" / "sets.csv").exists()
 
 
 def test_the_page_stands_alone_and_escapes_names(measured, tmp_path):

@@ -99,6 +99,11 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
     assert now.temperature != 9.0
     assert len(now.set_thresholds) == 2
     assert now.metrics["robustness"] == made.metrics["robustness"]
+    told = (tmp_path / "sides" / "README.md").read_text(encoding="utf-8")
+    for split in ("val", "test"):
+        before = now.metrics[f"{split}_ece_before_temperature"]
+        assert before != now.metrics[split]["ece"]["value"]
+        assert f"on {split} {before:.3f} before, " in told
     assert now.metrics["val"]["n"] == now.metrics["test"]["n"] == 12
     assert now.training["command"] != made.training["command"]
 
@@ -338,7 +343,7 @@ def test_operating_point_is_the_highest_threshold_that_keeps_the_sensitivity():
     positive = np.array([0.05, 0.1, 0.3] + [0.5] * 37 + [0.2] * 10)
     labels = np.array([1] * 40 + [0] * 10)
     point = finish.operating_point(np.stack([1 - positive, positive], 1), labels, "binary")
-    assert point.thresholds[1] == pytest.approx(0.3)  # two of 40 may be missed: 95 % found
+    assert 0.299 - 1e-9 <= point.thresholds[1] < 0.3  # two of 40 may be missed: 95 % found, however they are rounded
     assert "40 diseased" in point.rule
 
 

@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = {
         "photographs": photographs(rng),
         "noise": noises(rng),
-        "other pictures, not used for tuning": others(rng),
+        "other pictures": others(rng),
     }
     for model_id in known.known:
         data = read_labelled(options.data / f"{model_id.replace('-', '_')}.zip").subset("test")
