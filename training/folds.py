@@ -17,14 +17,14 @@ import torch
 from sklearn.model_selection import StratifiedGroupKFold
 from torch import Tensor
 
-from medfusion import metrics
+from medfusion import library, metrics
 from medfusion.errors import ConfigError
 from medfusion.inference import answer_indices, to_probabilities
 from medfusion.labelled import LabelledSet
-from medfusion.types import InputSpec, Task
+from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop
 from training.balance import rarest_label
-from training.config import TrainConfig
+from training.config import STARTS, TrainConfig
 from training.datasets import Pictures, pictures_of
 from training.watch import Watch
 
@@ -55,8 +55,14 @@ def cross_validate(
 ) -> Crossed:
     """Train and answer fold by fold. folder: of the run; a fold that is finished there is not trained again.
 
-    Raises ConfigError when the run is stopped on the way: there is no model yet to keep.
+    Raises ConfigError when the start has seen the cases, and when the run is stopped on the way: there is no model yet
+    to keep.
     """
+    if config.start not in STARTS and has_seen(library.read_card(library.find(config.start)), data):
+        raise ConfigError(
+            f"{Path(config.start).name} has learned from {data.source.name}: no fold of it is unseen. "
+            "Take imagenet or another start, or 0 folds."
+        )
     fold_of = divided(data, config)
     members = np.flatnonzero(fold_of >= 0)
     labels = data.labels(classes)
@@ -76,6 +82,11 @@ def cross_validate(
     found = measured(scores[members], labels[members], fold_of[members], classes, task, patients)
     (folder / RESULT).write_text(json.dumps(found.figures, indent=1, ensure_ascii=False), encoding="utf-8")
     return found
+
+
+def has_seen(card: ModelCard, data: LabelledSet) -> bool:
+    """Whether a model was made from a file of this name, as far as its commands tell."""
+    return data.source.name in str(card.training.get("command", "")).split()
 
 
 def divided(data: LabelledSet, config: TrainConfig) -> np.ndarray:

@@ -88,3 +88,13 @@ def test_a_run_with_folds_keeps_what_they_found_on_its_card(labelled_zip):
     chosen = card["training"]["search"]["settings"]
     assert {name: card["training"]["config"][name] for name in chosen} == chosen
     assert crossed["pooled"]["n"] + sum(card["data"]["splits"]["test"].values()) == 84
+
+
+def test_a_start_that_has_learned_from_the_same_file_cannot_be_cross_validated(parts, tmp_path):
+    data, pictures = parts
+    known = replace(data, source=tmp_path / "retina.zip")
+    config = replace(THREE, start="foundation")
+    with pytest.raises(
+        ConfigError, match=r"foundation has learned from retina.zip: no fold"
+    ):
+        folds.cross_validate(known, pictures, data.classes, "multilabel", SPEC, config, tmp_path)
