@@ -94,7 +94,5 @@ def test_a_start_that_has_learned_from_the_same_file_cannot_be_cross_validated(p
     data, pictures = parts
     known = replace(data, source=tmp_path / "retina.zip")
     config = replace(THREE, start="foundation")
-    with pytest.raises(
-        ConfigError, match=r"foundation has learned from retina.zip: no fold"
-    ):
+    with pytest.raises(ConfigError, match=r"foundation has learned from retina.zip: no fold"):
         folds.cross_validate(known, pictures, data.classes, "multilabel", SPEC, config, tmp_path)
