@@ -15,7 +15,7 @@ import numpy as np
 from medfusion.metrics import Estimate, wilson
 
 COVERAGE = 0.9
-SLACK = 1e-3  # weights in half precision and another backend change a probability by less
+SLACK = 1e-3  # another backend changes a probability by less
 
 
 def thresholds(probabilities: np.ndarray, labels: np.ndarray, coverage: float = COVERAGE) -> tuple[float, ...]:

@@ -205,15 +205,19 @@ def load(model_id: str, device: str | torch.device | None = None) -> Model:
     return Model(card, network.to(target).to(memory_format=torch.channels_last), target)
 
 
-def save(folder: Path, card: ModelCard, network: MedFusionNet) -> ModelCard:
-    """Write weights as fp16 safetensors, then the card with their SHA-256. Returns the card as written."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
+def stored(network: MedFusionNet) -> dict[str, Tensor]:
+    """The weights as save writes them: in half precision, without counters of batches."""
+    return {
         name: (value.half() if value.is_floating_point() else value).contiguous().cpu()
         for name, value in network.state_dict().items()
         if not name.endswith("num_batches_tracked")
     }
-    data = format_safetensors(state)
+
+
+def save(folder: Path, card: ModelCard, network: MedFusionNet) -> ModelCard:
+    """Write weights as fp16 safetensors, then the card with their SHA-256. Returns the card as written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = format_safetensors(stored(network))
     (folder / WEIGHTS).write_bytes(data)
     raw = asdict(card) | {"weights_sha256": hashlib.sha256(data).hexdigest()}
     (folder / CARD).write_text(json.dumps(raw, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

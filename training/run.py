@@ -141,6 +141,7 @@ def make(
     network = soup.fit_all(train, val, classes, task, shared, folder, resume, watch)
     tell("Choosing weights, calibration and operating point")
     mixed = blend.blend(network, soup.members(folder, config), config, classes, val, task)
+    network.load_state_dict(library.stored(network), strict=False)  # what is calibrated is what users will load
     card = calibrated(card, network, val, config, crossed)
     card = replace(
         card,
