@@ -120,7 +120,7 @@ def input_warnings(card: ModelCard, scan: Scan, picture: np.ndarray, route: Rout
             f"This picture does not look like those that the model was trained on ({card.modality}). "
             "The answer means nothing unless you know better."
         )
-    elif not route and not scan.modality and looks_grey(picture) == card.colour:
+    elif not (route and card.id in route.distances) and not scan.modality and looks_grey(picture) == card.colour:
         kind = "grey" if card.colour else "coloured"
         warnings.append(f"This picture is {kind}; the model reads {card.modality} only. Choose another model.")
     if picture.max() - picture.min() < 8:

@@ -7,6 +7,7 @@ Each fold trains to its last epoch, so nothing is chosen on the cases that it th
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -86,7 +87,7 @@ def cross_validate(
 
 def has_seen(card: ModelCard, data: LabelledSet) -> bool:
     """Whether a model was made from a file of this name, as far as its commands tell."""
-    return data.source.name in str(card.training.get("command", "")).split()
+    return data.source.name in shlex.split(str(card.training.get("command", "")))
 
 
 def divided(data: LabelledSet, config: TrainConfig) -> np.ndarray:

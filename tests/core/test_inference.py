@@ -18,7 +18,7 @@ from medfusion.inference import (
     to_probabilities,
 )
 from medfusion.library import Model
-from medfusion.types import OperatingPoint, Scan, Task
+from medfusion.types import OperatingPoint, Route, Scan, Task
 from tests.core.toy_networks import model_of, scan_of
 
 
@@ -166,6 +166,15 @@ def test_colours_that_do_not_fit_the_model_are_named(colour, word):
         frame[..., 2] = 0
     (warning,) = warnings_of(scan_of(frame), colour=colour)
     assert f"This picture is {word}" in warning
+
+
+def test_colours_are_looked_at_where_the_router_does_not_know_the_model():
+    made = model(1.0, task="binary", classes=("a", "b"))
+    frame = np.repeat(checkerboard()[..., None], 3, axis=2)
+    card = replace(made.card, colour=True)
+    (warning,) = input_warnings(card, scan_of(frame), frame, Route(None, "Of none.", {"another": 4.0}))
+    assert "This picture is grey" in warning
+    assert input_warnings(card, scan_of(frame), frame, Route(card.id, "Of this.", {card.id: 0.2})) == []
 
 
 def test_a_uniform_picture_is_named():
