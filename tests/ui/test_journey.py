@@ -52,6 +52,7 @@ def test_upload_answer_both_maps_opacity_zoom_page_switch_and_a_corrupt_file(  #
     page.locator(".map-controls input").fill("25")
     assert page.locator(MAPS).first.evaluate("image => getComputedStyle(image).opacity") == "0.25"
 
+    page.locator(PLOT).scroll_into_view_if_needed()
     box = page.locator(PLOT).bounding_box()
     page.mouse.move(box["x"] + box["width"] * 0.16, box["y"] + box["height"] * 0.5)
     page.mouse.wheel(0, -500)

@@ -16,6 +16,7 @@ from streamlit.testing.v1 import AppTest
 from medfusion import access, scorer, worklist
 from medfusion.records.database import session
 from medfusion.records.tables import ReadRow
+from medfusion.synthetic import chest_xray_dicom
 from tests.records.scans import dicom
 from tests.ui import browser
 from tests.ui.conftest import encoded, grey_picture
@@ -365,7 +366,7 @@ def test_a_zip_and_a_bad_file_are_answered_read_first_and_removed(browser_page) 
     with zipfile.ZipFile(out, "w") as archive:
         for seed in range(3):
             archive.writestr(f"Meier_Hans/{seed}.png", encoded(grey_picture(seed=seed)))
-        archive.writestr("ct.dcm", dicom())
+        archive.writestr("thorax.dcm", chest_xray_dicom())
     page.get_by_role("link", name="Worklist").click()
     page.get_by_text("Answered scans stand here").wait_for()
     page.locator("input[type=file]").first.set_input_files(
@@ -383,7 +384,7 @@ def test_a_zip_and_a_bad_file_are_answered_read_first_and_removed(browser_page) 
     page.get_by_role("button", name="Read from the top").click()
     page.get_by_role("heading", name="Case 1").wait_for()
     page.keyboard.press("p")
-    page.get_by_role("heading", name="Case 4").wait_for()  # the CT: it alone has an answer
+    page.get_by_role("heading", name="Case 4").wait_for()  # the X-ray: it alone has an answer
     assert page.get_by_text("Meier").count() == 0
     page.get_by_text("What do you see?").wait_for()
     assert page.get_by_text("Answer at the operating point").count() == 0
