@@ -13,7 +13,7 @@ from medfusion import doctor, worklist
 from medfusion.pacs import jobs
 from tests.pacs.conftest import PASSWORD, configure, dimse_section, free_port, web_section
 from tests.pacs.test_archives import STUDY
-from tests.records.scans import NUMBER, dicom
+from tests.records.scans import NUMBER, chest, dicom
 from tests.ui import browser
 from tests.ui.browser import address, browser_page  # noqa: F401
 from tests.ui.conftest import model_folder, page  # noqa: F401
@@ -90,7 +90,7 @@ def configured(tmp_path: Path, orthanc):  # type: ignore[no-untyped-def]
     folder.mkdir()
     (folder / "password").write_text(PASSWORD)
     configure(folder, web_section(orthanc) + dimse_section(orthanc))
-    orthanc.put(dicom(1), dicom(2), dicom(1, patient="P-2", study="1.2.9"))
+    orthanc.put(chest(1), chest(2), dicom(1, patient="P-2", study="1.2.9"))
     return orthanc
 
 

@@ -9,6 +9,8 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from medfusion.synthetic import chest_xray_dicom
+
 NAME, NUMBER, PLACE = "Doe^Jane Unmistakable", "PID-4711-XYZ", "Hospital of Nowhere"
 SECRETS = ("Unmistakable", NUMBER, PLACE, "19610203", "Dr.^Secret")
 
@@ -34,6 +36,24 @@ def dicom(instance: int = 1, patient: str = NUMBER, study: str = "1.2.3.4") -> b
     private.add_new(0x01, "LO", NAME)
     data.preamble = NAME.encode().ljust(128, b"\0")
     data.file_meta.SourceApplicationEntityTitle = "NOWHERE"
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, data, enforce_file_format=True)
+    return out.getvalue()
+
+
+def chest(instance: int = 1) -> bytes:
+    """The same patient's study in X-rays that a shipped model answers; the body slice above is refused."""
+    named, data = pydicom.dcmread(io.BytesIO(dicom(instance))), pydicom.dcmread(io.BytesIO(chest_xray_dicom()))
+    for keyword in (
+        "PatientName",
+        "PatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SOPInstanceUID",
+        "InstanceNumber",
+    ):
+        setattr(data, keyword, named[keyword].value)
+    data.file_meta.MediaStorageSOPInstanceUID = named.SOPInstanceUID
     out = io.BytesIO()
     pydicom.dcmwrite(out, data, enforce_file_format=True)
     return out.getvalue()

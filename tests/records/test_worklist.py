@@ -21,7 +21,7 @@ from medfusion.errors import NotAnImage, RecordsError
 from medfusion.imaging import display, read_scan
 from medfusion.records import audit, database
 from medfusion.records.database import session
-from tests.records.scans import NAME, NUMBER, SECRETS, dicom, png
+from tests.records.scans import NAME, NUMBER, SECRETS, chest, dicom, png
 
 
 def answer(risk=0.5, uncertainty=0.2, answers=("ill",), **more):
@@ -316,7 +316,7 @@ def test_two_processes_that_add_at_once_lose_nothing(home):
 
 @pytest.mark.parametrize("home", ["sqlite"], indirect=True)
 def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
-    scan, _ = worklist.add(dicom())
+    scan, _ = worklist.add(chest())
     picture, _ = worklist.add(png(1))
     gone, _ = worklist.add(png(2))
     worklist.find(gone).path.unlink()
@@ -326,9 +326,9 @@ def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
         time.sleep(0.2)
     found = {one.id: one for one in worklist.entries()}
     assert places.is_running(scorer.LOCK)
-    assert (found[scan].status, found[scan].answer.model_id) == (worklist.ANSWERED, "chest-ct")
-    assert (found[scan].modality, found[scan].frames) == ("CT", 1)
-    assert found[scan].answer.risk == pytest.approx(found[scan].answer.probabilities["covid"])
+    assert (found[scan].status, found[scan].answer.model_id) == (worklist.ANSWERED, "chest-xray")
+    assert (found[scan].modality, found[scan].frames) == ("DX", 1)
+    assert found[scan].answer.risk == pytest.approx(found[scan].answer.probabilities["pneumonia"])
     assert found[picture].status == worklist.REFUSED
     assert found[picture].reason
     assert (found[gone].status, found[gone].reason) == (worklist.UNREADABLE, "The file of this case is gone.")
@@ -343,7 +343,7 @@ def test_the_scorer_answers_what_waits_and_tells_why_it_cannot(home):
 )
 def test_a_file_that_kills_its_reader_is_blamed_and_the_others_are_answered(home, death, suspects):
     evil, _ = worklist.add(png(1))
-    good, _ = worklist.add(dicom())
+    good, _ = worklist.add(chest())
     for case_id in (evil, good)[:suspects]:  # of a process that died while it read two at once
         worklist.suspects_folder().mkdir(exist_ok=True)
         (worklist.suspects_folder() / str(case_id)).touch()
