@@ -233,11 +233,12 @@ def measured(folder: Path, model: Model, data: LabelledSet, known: Mapping[str, 
     """Write the card again with the figures of val and test, made from the weights as users will load them."""
     parts = {split: data.subset(split) for split in ("val", "test")}
     found = {split: evaluate.measure(model, part) for split, part in parts.items() if part.cases}
-    plain = replace(model, card=replace(model.card, temperature=1.0))
-    figures: dict[str, object] = {}
-    for split, one in found.items():
-        uncalibrated = evaluate.score_all(plain, one.data)
-        figures[f"{split}_ece_before_temperature"] = metrics.expected_calibration_error(uncalibrated, one.labels)
+    figures: dict[str, object] = {
+        f"{split}_ece_before_temperature": metrics.expected_calibration_error(
+            uncalibrated(one.probabilities, model.card), one.labels
+        )
+        for split, one in found.items()
+    }
     figures |= {split: one.figures for split, one in found.items()}
     if "robustness" not in known:
         figures["robustness"] = corruptions.robustness(model, parts["val"])
@@ -245,6 +246,13 @@ def measured(folder: Path, model: Model, data: LabelledSet, known: Mapping[str, 
     card = library.save(folder, replace(model.card, metrics=figures), model.network)
     (folder / "README.md").write_text(readme(card), encoding="utf-8")
     return Made(replace(model, card=card), found["val"], found.get("test"))
+
+
+def uncalibrated(probabilities: np.ndarray, card: ModelCard) -> np.ndarray:
+    """(n, K) what the probabilities of a model were without its temperature."""
+    told = torch.from_numpy(probabilities)
+    scores = told.logit() if card.task == "multilabel" else told.log()
+    return to_probabilities(scores, card.task, 1 / card.temperature).numpy()
 
 
 def portable(arguments: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """`python -m tests.bench.models.routing --data FOLDER`: does each picture find its model, and is all else refused?
 
-Of the six shipped models, whatever a site has promoted. The margin of refusal was chosen with the photographs and the
-noise in sight; nothing was tuned on the other pictures. Nearest, median and farthest are of each picture's distance to
+Of the six shipped models, whatever a site has promoted. The margin of refusal was chosen on validation pictures, after
+all these had been seen. Nearest, median and farthest are of each picture's distance to
 the model that it is nearest to, where 1 is the limit of refusal.
 The committed table is made with `--out tests/bench/models/results/routing.csv`.
 """
