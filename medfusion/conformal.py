@@ -56,3 +56,8 @@ def covered(figures: Mapping[str, Any]) -> dict[str, Estimate]:
     """
     shares = zip(figures["per_class"].items(), figures["prediction_sets"]["per_class"], strict=True)
     return {name: wilson(round(share * row["n"]), row["n"]) for (name, row), share in shares if share is not None}
+
+
+def covered_in_all(figures: Mapping[str, Any]) -> Estimate:
+    """The same over all classes."""
+    return wilson(round(figures["prediction_sets"]["coverage"] * figures["n"]), figures["n"])

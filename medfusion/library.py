@@ -128,7 +128,8 @@ def read_card(folder: Path) -> ModelCard:
         raw = {key: value for key, value in raw.items() if key in {f.name for f in fields(ModelCard)}}
         raw["input"] = InputSpec(**raw["input"])
         point = raw["operating_point"]
-        raw["operating_point"] = OperatingPoint(tuple(point["thresholds"]), point["rule"])
+        limits, promised = tuple(point["thresholds"]), point.get("sensitivity", 0.0)
+        raw["operating_point"] = OperatingPoint(limits, point["rule"], promised)
         for key in ("classes", "dicom_modalities", "limits", "set_thresholds"):
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
@@ -152,6 +153,7 @@ def is_consistent(card: ModelCard) -> bool:
     figures = (
         card.temperature,
         *card.operating_point.thresholds,
+        card.operating_point.sensitivity,
         *card.set_thresholds,
         card.input.mean,
         card.input.std,

@@ -137,6 +137,7 @@ class OperatingPoint:
 
     thresholds: tuple[float, ...]
     rule: str  # how it was chosen, in one sentence, on which data
+    sensitivity: float = 0.0  # that it was chosen to reach, 0..1; 0: none
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """`python -m training calibrate`: fit temperature, operating point and prediction sets of a model anew.
 
 On val, or on a cross-validation of the way in which the model was made. The weights stay what they are. For models that
-were made before the way of calibrating changed, and for the val part of another place.
+were made before the way of calibrating changed, and for the pictures of another place, whose figures then are those of
+the card.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from medfusion import library
-from medfusion.labelled import read_labelled
+from medfusion.labelled import LabelledSet, read_labelled
 from training.datasets import decode, pictures_of, with_splits
 from training.folds import cross_validate
 from training.plan import settings_of
@@ -50,13 +51,20 @@ def run(options: argparse.Namespace) -> str:
     told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))
     told = replace(told, training=dict(card.training) | {"command": command})
-    known = {name: value for name, value in card.metrics.items() if name in ("robustness", "sanity", "seeds")}
+    elsewhere = data_of(data) if any(card.data.get(key) != value for key, value in data_of(data).items()) else None
+    told = replace(told, data=dict(card.data) | {"calibrated_on": elsewhere})
+    kept_figures = ("sanity",) if elsewhere else ("sanity", "robustness", "seeds")
+    known = {name: card.metrics[name] for name in kept_figures if name in card.metrics}
     if folder != found:
         shutil.copytree(found, folder, dirs_exist_ok=True)
     library.save(folder, told, model.network)
     model = library.load(str(folder.resolve()), "cpu")
     measured(folder, model, data, known | ({"cross_validation": crossed.figures} if crossed else {}))
     return f"Temperature of {card.id}: {card.temperature:.3f} before, {told.temperature:.3f} now."
+
+
+def data_of(data: LabelledSet) -> dict[str, object]:
+    return {"file": data.source.name, "splits": data.counts()}
 
 
 def with_last_line(command: str) -> str:

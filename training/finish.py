@@ -84,14 +84,14 @@ def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -
         rule = (
             f"For each class the highest threshold that finds at least {100 * SENSITIVITY:.0f} % of its cases on val."
         )
-        return OperatingPoint(each, rule)
+        return OperatingPoint(each, rule, SENSITIVITY)
     diseased = probabilities[labels == 1, 1]
     threshold = sensitive(diseased)
     rule = (
         f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased validation "
         "cases, so that healthy scans acquired elsewhere are not called ill."
     )
-    return OperatingPoint((1 - threshold, threshold), rule)
+    return OperatingPoint((1 - threshold, threshold), rule, SENSITIVITY)
 
 
 def sensitive(diseased: np.ndarray) -> float:

@@ -6,11 +6,12 @@ Each fold trains to its last epoch, so nothing is chosen on the cases that it th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from medfusion import library, metrics
 from medfusion.errors import ConfigError
 from medfusion.inference import answer_indices, to_probabilities
-from medfusion.labelled import LabelledSet
+from medfusion.labelled import LabelledSet, fingerprint
 from medfusion.types import InputSpec, ModelCard, Task
 from training import finish, loop
 from training.balance import rarest_label
@@ -54,7 +55,8 @@ def cross_validate(
     folder: Path,
     watch: Watch | None = None,
 ) -> Crossed:
-    """Train and answer fold by fold. folder: of the run; a fold that is finished there is not trained again.
+    """Train and answer fold by fold. folder: of the run; a fold that is finished there, of the same pictures,
+    labels and settings, is not trained again.
 
     Raises ConfigError when the start has seen the cases, and when the run is stopped on the way: there is no model yet
     to keep.
@@ -68,6 +70,7 @@ def cross_validate(
     members = np.flatnonzero(fold_of >= 0)
     labels = data.labels(classes)
     scores = torch.zeros(len(data.cases), len(classes))
+    keep_only(folder / "folds", made_from(data, labels, fold_of, spec, config))
     for fold in range(config.folds):
         own, kept = np.flatnonzero(fold_of == fold), folder / "folds" / f"{fold}.npy"
         if watch:
@@ -83,6 +86,22 @@ def cross_validate(
     found = measured(scores[members], labels[members], fold_of[members], classes, task, patients)
     (folder / RESULT).write_text(json.dumps(found.figures, indent=1, ensure_ascii=False), encoding="utf-8")
     return found
+
+
+def made_from(data: LabelledSet, labels: np.ndarray, fold_of: np.ndarray, spec: InputSpec, config: TrainConfig) -> str:
+    """What a fold is made from, pictures, labels, sides and settings, as a SHA-256."""
+    settings = json.dumps([asdict(spec), asdict(config)])
+    parts = (fingerprint(data).encode(), labels.tobytes(), fold_of.tobytes(), settings.encode())
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def keep_only(folder: Path, source: str) -> None:
+    """Drop the folds in folder unless they were made from this source."""
+    stamp = folder / "made_from"
+    if not (stamp.exists() and stamp.read_text() == source):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        stamp.write_text(source)
 
 
 def has_seen(card: ModelCard, data: LabelledSet) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from medfusion.conformal import COVERAGE, covered
+from medfusion.conformal import COVERAGE, covered, covered_in_all
 from medfusion.explain import EXPLAINERS, refusal
-from medfusion.metrics import Estimate, wilson
+from medfusion.metrics import Estimate
 from medfusion.types import ModelCard
 
 ALL = "all classes"
@@ -81,7 +80,9 @@ def results(card: ModelCard) -> str:
         for what in ("sensitivity", "specificity"):
             rows.append([f"{k}: {what}", *(estimate(figures["per_class"][k][what]) for figures in measured.values())])
     head = ["", *(f"{split} (n = {figures['n']})" for split, figures in measured.items())]
-    return f"{table(head, rows)}\n\n{ECE_NOTE}"
+    elsewhere: Any = card.data.get("calibrated_on")
+    where = f"Calibrated and measured on {elsewhere['file']}, which is not what it was trained on:" if elsewhere else ""
+    return "\n\n".join(part for part in (where, table(head, rows), ECE_NOTE) if part)
 
 
 def splits_of(card: ModelCard) -> dict[str, Any]:
@@ -95,16 +96,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def unkept(card: ModelCard) -> Iterator[str]:
     """Where classes are found less often than the operating point was chosen for, in sentences."""
-    chosen = re.search(r"at least (\d+) ?% of", card.operating_point.rule)
-    if not chosen:
-        return
+    promised = card.operating_point.sensitivity
     for name in card.classes[1:] if card.task == "binary" else card.classes:
         found = {split: figures["per_class"][name]["sensitivity"] for split, figures in splits_of(card).items()}
-        missed = [f"{estimate(s)} on {split}" for split, s in found.items() if s["value"] < int(chosen[1]) / 100]
+        missed = [f"{estimate(s)} on {split}" for split, s in found.items() if s["value"] < promised]
         if missed:
             yield (
-                f"The operating point was chosen to find at least {chosen[1]} % of {name} among validation cases. "
-                f"With the weights as saved it finds {' and '.join(missed)}."
+                f"The operating point was chosen to find at least {100 * promised:.0f} % of {name} among validation "
+                f"cases. With the weights as saved it finds {' and '.join(missed)}."
             )
 
 
@@ -154,9 +153,7 @@ def sets(card: ModelCard) -> str:
     found = {split: figures for split, figures in splits_of(card).items() if "prediction_sets" in figures}
     if not found:
         return ""
-    seen = {split: covered(figures) for split, figures in found.items()}
-    for split, figures in found.items():
-        seen[split][ALL] = wilson(round(figures["prediction_sets"]["coverage"] * figures["n"]), figures["n"])
+    seen = {split: covered(figures) | {ALL: covered_in_all(figures)} for split, figures in found.items()}
     rows = [
         [name, f"{COVERAGE:.3f}", *(coverage(split, row.get(name)) for split, row in seen.items())]
         for name in (*card.classes, ALL)

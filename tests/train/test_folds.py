@@ -62,7 +62,7 @@ def test_a_finished_fold_is_not_trained_again_and_a_stop_says_so(parts, tmp_path
     arguments = (data, pictures, data.classes, "multilabel", SPEC, THREE, tmp_path / "run")
     watch = Watch(tmp_path / "run", tmp_path / "run" / "stop")
     whole = folds.cross_validate(*arguments, watch)
-    assert {path.name for path in (tmp_path / "run" / "folds").iterdir()} == {"0.npy", "1.npy", "2.npy"}
+    assert {path.name for path in (tmp_path / "run" / "folds").iterdir()} == {"0.npy", "1.npy", "2.npy", "made_from"}
     (tmp_path / "run" / "folds" / "1.npy").unlink()
     trained = []
     fit = loop.fit
@@ -70,6 +70,12 @@ def test_a_finished_fold_is_not_trained_again_and_a_stop_says_so(parts, tmp_path
     again = folds.cross_validate(*arguments, watch)
     assert len(trained) == 1
     assert torch.equal(whole.scores, again.scores)
+    folds.cross_validate(*arguments[:5], replace(THREE, learning_rate=1e-3), tmp_path / "run", watch)
+    assert len(trained) == 4, "folds of other settings are no longer of use"
+    flipped = replace(data, cases=(replace(data.cases[0], labels=data.classes[:1]), *data.cases[1:]))
+    assert flipped.labels().tolist() != data.labels().tolist()
+    folds.cross_validate(flipped, *arguments[1:], watch)
+    assert len(trained) == 7, "nor are those of other labels"
     (tmp_path / "run" / "folds" / "1.npy").unlink()
     watch.stop.touch()
     with pytest.raises(ConfigError, match="stopped during cross-validation"):

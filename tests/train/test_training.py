@@ -28,6 +28,7 @@ from tests.train.sides import pictures
 from training import augment, balance, finish, loop, memory, sanity
 from training.__main__ import main as training_command
 from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
+from training.calibrate import data_of
 from training.config import TrainConfig
 from training.datasets import Augmented, Draw, Order, decode, with_splits
 from training.run import uncalibrated
@@ -94,6 +95,7 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
 ):
     card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
     card = replace(card, temperature=9.0, metrics={"robustness": {"mean_drop": 0.1, "drops": {}}})
+    card = replace(card, data=data_of(with_splits(read_labelled(labelled_zip))))
     made = library.save(tmp_path / "sides", card, loop.build("tiny", 1))
     again = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
     assert training_command(again) == 0
@@ -109,6 +111,22 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
         assert f"on {split} {before:.3f} before, " in told
     assert now.metrics["val"]["n"] == now.metrics["test"]["n"] == 12
     assert now.training["command"] != made.training["command"]
+
+
+def test_calibrating_for_another_place_takes_figures_of_the_old_one_off_the_card(labelled_zip, tmp_path):
+    card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
+    figures = {"robustness": {"mean_drop": 0.123, "drops": {}}, "seeds": {"0": {}}, "sanity": {"scans": 8}}
+    library.save(tmp_path / "sides", replace(card, metrics=figures), loop.build("tiny", 1))
+    again = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
+    assert training_command(again) == 0
+    now = library.read_card(tmp_path / "sides")
+    assert now.metrics["robustness"]["mean_drop"] != 0.123
+    assert "seeds" not in now.metrics
+    assert now.metrics["sanity"] == figures["sanity"]
+    assert now.data["splits"] == card.data["splits"], "what it was trained on stays said"
+    assert now.data["calibrated_on"]["splits"]["val"] == {"left": 6, "right": 6}
+    told = (tmp_path / "sides" / "README.md").read_text(encoding="utf-8")
+    assert f"Calibrated and measured on {labelled_zip.name}, which is not what it was trained on:" in told
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
