@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folds", type=int, help="train so many networks as the model was, and calibrate on what each never saw"
     )
+    parser.add_argument("--start", help="of these networks: imagenet or a model (default: that of the model)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of pictures and folds (default: runs)")
 
 
@@ -46,7 +47,8 @@ def run(options: argparse.Namespace) -> str:
     crossed = None
     if options.folds:
         made: Mapping[str, str] = card.training.get("config", {})  # type: ignore[assignment]
-        config = replace(settings, start=made.get("start", settings.start), folds=options.folds)
+        start = options.start or made.get("start", settings.start)
+        config = replace(settings, start=start, folds=options.folds)
         crossed = cross_validate(data, pictures, card.classes, card.task, card.input, config, kept)
     told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))

@@ -140,11 +140,11 @@ def test_a_temperature_can_be_taken_back(task):
 def test_calibrating_by_folds_rests_on_cases_that_no_network_saw_and_may_leave_the_old_model_alone(
     labelled_zip, tmp_path
 ):
-    config = {"start": "scratch", "frozen_stages": 0, "epochs": 1, "train_px": 64, "side_px": 64, "workers": 0}
+    config = {"start": "gone", "frozen_stages": 0, "epochs": 1, "train_px": 64, "side_px": 64, "workers": 0}
     card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
     made = library.save(tmp_path / "sides", replace(card, training={"config": config}), loop.build("tiny", 1))
     asked = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
-    assert training_command([*asked, "--folds", "2", "--out", str(tmp_path / "anew")]) == 0
+    assert training_command([*asked, "--folds", "2", "--start", "scratch", "--out", str(tmp_path / "anew")]) == 0
     now = library.read_card(tmp_path / "anew")
     assert (now.id, now.weights_sha256) == ("anew", made.weights_sha256)
     assert now.metrics["cross_validation"]["pooled"]["n"] == 72
