@@ -53,9 +53,9 @@ def run(options: argparse.Namespace) -> str:
     told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))
     told = replace(told, training=dict(card.training) | {"command": command})
-    elsewhere = data_of(data) if any(card.data.get(key) != value for key, value in data_of(data).items()) else None
-    told = replace(told, data=dict(card.data) | {"calibrated_on": elsewhere})
-    kept_figures = ("sanity",) if elsewhere else ("sanity", "robustness", "seeds")
+    is_own = all(card.data.get(key) == value for key, value in data_of(data).items())
+    told = replace(told, data=dict(card.data) | {"calibrated_on": None if is_own else data.source.name})
+    kept_figures = ("sanity", "robustness", "seeds") if is_own else ("sanity",)
     known = {name: card.metrics[name] for name in kept_figures if name in card.metrics}
     if folder != found:
         shutil.copytree(found, folder, dirs_exist_ok=True)

@@ -80,8 +80,8 @@ def results(card: ModelCard) -> str:
         for what in ("sensitivity", "specificity"):
             rows.append([f"{k}: {what}", *(estimate(figures["per_class"][k][what]) for figures in measured.values())])
     head = ["", *(f"{split} (n = {figures['n']})" for split, figures in measured.items())]
-    elsewhere: Any = card.data.get("calibrated_on")
-    where = f"Calibrated and measured on {elsewhere['file']}, which is not what it was trained on:" if elsewhere else ""
+    elsewhere = card.data.get("calibrated_on")
+    where = f"Calibrated and measured on {elsewhere}, which is not what it was trained on:" if elsewhere else ""
     return "\n\n".join(part for part in (where, table(head, rows), ECE_NOTE) if part)
 
 

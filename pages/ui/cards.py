@@ -60,6 +60,8 @@ def show_metrics(card: ModelCard) -> None:
     if not splits:
         st.info("This model has not been measured.", icon=":material/help:")
         return
+    if elsewhere := card.data.get("calibrated_on"):
+        st.caption(plain(f"Calibrated and measured on {elsewhere}, which is not what it was trained on"))
     first, *rest = (name for name in ("test", "val", "train") if name in splits)
     show_split(first, splits[first])
     for name in rest:

@@ -61,6 +61,21 @@ def test_a_card_tells_which_maps_depend_on_the_model(
     assert table.values.tolist() == [["Grad-CAM", "0.10", "", "yes"], ["LIME", "0.70", "0.20", "no"]]
 
 
+def test_a_card_says_that_it_was_measured_on_other_data_than_it_was_trained_on(
+    page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "models" / "own"
+    shutil.copytree(model_folder / "retina", own)
+    written = json.loads((own / "card.json").read_text())
+    (own / "card.json").write_text(json.dumps(written | {"id": "own", "data": {"calibrated_on": "ward *7*.zip"}}))
+    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+    told = plain("Calibrated and measured on ward *7*.zip, which is not what it was trained on")
+    assert told in [one.value for one in page.caption]
+
+
 COMMAND = "python -m training run --data `x` <b>\npython -m training finish"
 
 
