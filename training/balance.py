@@ -18,6 +18,7 @@ BALANCES = {
     "focal": "cases that are already right weigh less (Lin et al. 2017)",
     "logit_adjusted": "class frequencies are added to the logits in training only (Menon et al. 2021)",
 }
+WEIGHTING = ("weights", "sampler", "logit_adjusted")  # by class_weighting: answers lean to rare classes
 FOCUS = 2.0  # gamma of Lin et al. 2017, section 3.2
 
 

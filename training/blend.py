@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medfusion.network import MedFusionNet
 from medfusion.types import Task
-from training import finish, loop
+from training import loop
 from training.augment import RECIPES
 from training.config import STARTS, TrainConfig
 from training.datasets import Augmented, Draw, Pictures
@@ -55,7 +55,7 @@ def blend(
         network.eval()
         return Blend(loop.BEST, 1.0, soup.seeds)
     first, labels = loop.started(config, classes, task)[0].state_dict(), torch.from_numpy(val.labels)
-    shifted = variants(val, config)
+    shifted = variants(val, config, config.train_px)
     soups: dict[str, Soup] = {}
     found: list[tuple[Blend, Tensor, float]] = []
     for epoch in EPOCHS:
@@ -90,9 +90,9 @@ def mix(network: MedFusionNet, first: dict[str, Tensor], last: dict[str, Tensor]
     network.eval()
 
 
-def variants(val: Pictures, config: TrainConfig) -> list[Tensor]:
-    """The pictures of val as training would show them, VARIANTS times, the same for all averages."""
-    drawn = Augmented(val, (RECIPES[config.augmentation],), config.seed, lambda _: config.train_px)
+def variants(val: Pictures, config: TrainConfig, side_px: int) -> list[Tensor]:
+    """The pictures of val as training would augment them, at some size, VARIANTS times, the same for all averages."""
+    drawn = Augmented(val, (RECIPES[config.augmentation],), config.seed, lambda _: side_px)
     return [torch.stack([drawn[Draw(case, number, case)][0] for case in range(len(val))]) for number in range(VARIANTS)]
 
 
@@ -101,11 +101,12 @@ def shifted_loss(network: MedFusionNet, shifted: list[Tensor], labels: Tensor, t
     return sum(loop.calibrated_loss(scores, labels) for scores in found) / len(shifted)
 
 
-def temperature(network: MedFusionNet, val: Pictures, config: TrainConfig, task: Task) -> float:
-    """The temperature for val as it is and as augmented in training, together.
+def seen(network: MedFusionNet, val: Pictures, config: TrainConfig, task: Task) -> tuple[Tensor, Tensor]:
+    """Class logits and labels for calibration: of val as it is and as augmented, at the size of use, together.
 
-    The weights were chosen on val, so alone it makes a network look surer than it may be on pictures from elsewhere.
+    The weights were chosen on val, so alone it makes a network look surer than it may be on pictures from elsewhere,
+    and asks for offsets that suit no others. At the size of training crops a network may lean to other classes.
     """
     found = [loop.scores(network, val, task)]
-    found += (loop.answers(network, one.split, task) for one in variants(val, config))
-    return finish.fit_temperature(torch.cat(found), torch.cat([torch.from_numpy(val.labels)] * len(found)))
+    found += (loop.answers(network, one.split, task) for one in variants(val, config, val.spec.height_px))
+    return torch.cat(found), torch.cat([torch.from_numpy(val.labels)] * len(found))

@@ -1,8 +1,8 @@
 """`python -m training calibrate`: fit temperature, operating point and prediction sets of a model anew.
 
-On val, or on a cross-validation of the way in which the model was made. The weights stay what they are. For models that
-were made before the way of calibrating changed, and for the pictures of another place, whose figures then are those of
-the card.
+On val, or on a cross-validation of the way in which the model was made. Of the weights only the bias of the last layer
+may change, by an offset for each class. For models that were made before the way of calibrating changed, and for the
+pictures of another place, whose figures then are those of the card.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> str:
         crossed = cross_validate(data, pictures, card.classes, card.task, card.input, config, kept)
     told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))
-    told = replace(told, training=dict(card.training) | {"command": command})
+    told = replace(told, training=dict(told.training) | {"command": command})
     is_own = all(card.data.get(key) == value for key, value in data_of(data).items())
     told = replace(told, data=dict(card.data) | {"calibrated_on": None if is_own else data.source.name})
     kept_figures = ("sanity", "robustness", "seeds") if is_own else ("sanity",)

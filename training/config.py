@@ -18,6 +18,10 @@ BATCHES = (8, 32)  # that are found by themselves, the smallest and the largest,
 STEPS = 8  # so that an epoch has so many steps: with fewer, small sets would hardly learn
 SHORTER = 3  # trials of a search train for a third of the epochs,
 FEWEST_EPOCHS = 2  # but for so many at least
+CALIBRATIONS = {
+    "offsets": "one temperature, and an offset for each class if the validation cases ask for them",
+    "temperature": "one temperature: for pictures from elsewhere, whose offsets would be others",
+}
 PRECISIONS = ("auto", "32", "bf16", "16")
 
 
@@ -37,6 +41,7 @@ class TrainConfig:
     label_smoothing: float = 0.05
     balance: str = "sampler"  # see training/balance.py; measured in tests/bench/models/results/imbalance.csv
     class_weighting: float = 0.5  # how far: 0 treats all cases alike, 1 all classes
+    calibration: str = "offsets"  # or "temperature": see CALIBRATIONS
     average_decay: float = 0.995  # of the weight average, a step
     warmup: float = 0.06  # part of all steps
     patience: int = 6  # epochs without a better validation loss
@@ -59,6 +64,7 @@ class TrainConfig:
         if self.start not in STARTS and not _is_model(self.start):
             raise ConfigError(f"start is {self.start!r}. Choose {', '.join(STARTS)}, or a model by id or folder.")
         _choose("balance", self.balance, tuple(BALANCES))
+        _choose("calibration", self.calibration, tuple(CALIBRATIONS))
         _choose("precision", self.precision, PRECISIONS)
         _choose("augmentation", self.augmentation, tuple(RECIPES))
         for name in ("train_px", "side_px"):

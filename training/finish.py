@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
 import medfusion
 from medfusion import conformal
 from medfusion.errors import ConfigError
 from medfusion.types import OperatingPoint, Task
+from training.balance import WEIGHTING
+from training.config import TrainConfig
 
+MOST_OFFSET = 10.0  # of a class, in logits after temperature
 SENSITIVITY = 0.95  # share of the diseased on val that the operating point must find
 
 
@@ -69,14 +72,70 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
     return math.exp(found.x)
 
 
-def operating_point(probabilities: np.ndarray, labels: np.ndarray, task: Task) -> OperatingPoint:
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What makes class logits probabilities: (scores + offsets) / temperature. weighting: see operating_point."""
+
+    offsets: Tensor  # (K,)
+    temperature: float
+    weighting: float
+
+
+def calibration(scores: Tensor, labels: Tensor, cases: int, config: TrainConfig) -> Calibration:
+    """Of the answers to val, as for fit_offsets.
+
+    Offsets give frequent classes back their probability; rare ones then keep by the operating point what balanced
+    training gave them.
+    """
+    asked = config.calibration == "offsets"
+    offsets = fit_offsets(scores, labels, cases) if asked else torch.zeros(scores.shape[1])
+    weighting = config.class_weighting if offsets.any() and config.balance in WEIGHTING else 0.0
+    return Calibration(offsets, fit_temperature(scores + offsets, labels), weighting)
+
+
+def fit_offsets(scores: Tensor, labels: Tensor, cases: int) -> Tensor:
+    """(K,) what to add to the class logits, as for log_losses, for the lowest log loss with a temperature beside.
+
+    Bias-corrected temperature scaling (Alexandari et al. 2020, section 3). A temperature alone cannot give back what
+    balanced training takes from frequent classes, nor an average of weights that leans to one class. Zeros where a
+    class does not occur, or where the Bayesian information criterion (Schwarz 1978) finds the gain too small.
+
+    cases: how many of val the answers are of; there may be several answers to each.
+    """
+    wide, plain = scores.double(), fit_temperature(scores, labels)
+    several, classes = labels.ndim == 2, scores.shape[1]
+    counts = labels.sum(dim=0) if several else torch.bincount(labels, minlength=classes)
+    if bool((counts == 0).any()) or (several and bool((counts == len(labels)).any())):
+        return torch.zeros(classes)
+
+    def loss(found: np.ndarray) -> float:
+        return float(log_losses(wide / math.exp(found[0]) + torch.from_numpy(found[1:]), labels).mean())
+
+    first = np.array([math.log(plain), *[0.0] * classes])
+    bounds = [(-4, 4), *[(-MOST_OFFSET, MOST_OFFSET)] * classes]
+    found = minimize(loss, first, method="L-BFGS-B", bounds=bounds)
+    free = classes if several else classes - 1  # one offset for all classes changes nothing where they exclude others
+    if cases * (loss(first) - found.fun) <= free / 2 * math.log(cases):
+        return torch.zeros(classes)
+    offsets = torch.from_numpy(found.x[1:] * math.exp(found.x[0])).float()
+    return offsets if several else offsets - offsets.mean()
+
+
+def operating_point(
+    probabilities: np.ndarray, labels: np.ndarray, task: Task, weighting: float = 0.0
+) -> OperatingPoint:
     """How to answer, chosen on val.
 
     binary: the highest threshold that finds SENSITIVITY of the diseased: scans acquired elsewhere tend to look more
     suspicious than they are, so what val's sensitivity can spare goes to specificity. multilabel: the same for each
-    class. Else: the most probable class.
+    class. Else: the most probable class. weighting: how far rare classes then count for more, as in training.
     """
     classes = probabilities.shape[1]
+    if task == "multiclass" and weighting:
+        share = np.bincount(labels, minlength=classes) / len(labels)
+        limits = (share / share.max()) ** weighting
+        rule = f"Rarer classes count for more: thresholds follow their share of val to the power of {weighting:g}."
+        return OperatingPoint(tuple(limits.tolist()), rule)
     if task == "multiclass":
         return OperatingPoint((1.0,) * classes, "The most probable class.")
     if task == "multilabel":

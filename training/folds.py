@@ -28,6 +28,7 @@ from training import finish, loop
 from training.balance import rarest_label
 from training.config import STARTS, TrainConfig
 from training.datasets import Pictures, pictures_of
+from training.finish import Calibration
 from training.watch import Watch
 
 RESULT = "cross_validation.json"
@@ -40,7 +41,7 @@ class Crossed:
 
     scores: Tensor  # class logits (n, K)
     labels: np.ndarray  # (n,) or (n, K)
-    temperature: float
+    calibration: Calibration
     probabilities: np.ndarray  # (n, K), calibrated
     figures: Mapping[str, object]
 
@@ -83,7 +84,7 @@ def cross_validate(
             train_and_answer(train, val, classes, task, config, kept, watch)
         scores[own] = torch.from_numpy(np.load(kept))
     patients = [data.cases[index].patient_id for index in members]
-    found = measured(scores[members], labels[members], fold_of[members], classes, task, patients)
+    found = measured(scores[members], labels[members], fold_of[members], classes, task, patients, config)
     (folder / RESULT).write_text(json.dumps(found.figures, indent=1, ensure_ascii=False), encoding="utf-8")
     return found
 
@@ -155,16 +156,22 @@ def train_and_answer(
 
 
 def measured(
-    scores: Tensor, labels: np.ndarray, fold_of: np.ndarray, classes: tuple[str, ...], task: Task, patients: list[str]
+    scores: Tensor,
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    classes: tuple[str, ...],
+    task: Task,
+    patients: list[str],
+    config: TrainConfig,
 ) -> Crossed:
     """Calibration and operating point from the answers of all folds, and what they come to.
 
     figures: `folds`, by figure the value of each, and their `mean` and `spread` (standard deviation); `pooled`, the
     report on all cases together.
     """
-    temperature = finish.fit_temperature(scores, torch.from_numpy(labels))
-    probabilities = to_probabilities(scores, task, temperature).numpy()
-    point = finish.operating_point(probabilities, labels, task)
+    found = finish.calibration(scores, torch.from_numpy(labels), len(labels), config)
+    probabilities = to_probabilities(scores + found.offsets, task, found.temperature).numpy()
+    point = finish.operating_point(probabilities, labels, task, found.weighting)
     answers = np.zeros_like(labels)
     for index, row in enumerate(probabilities):
         told = answer_indices(row, point, task)
@@ -181,4 +188,4 @@ def measured(
         "spread": {name: float(np.nanstd(values, ddof=1)) for name, values in each.items()},
         "pooled": metrics.report(probabilities, labels, answers, classes, patients),
     }
-    return Crossed(scores, labels, temperature, probabilities, figures)
+    return Crossed(scores, labels, found, probabilities, figures)

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medfusion import cluster, conformal, corruptions, evaluate, library, metrics
 from medfusion.errors import ConfigError
@@ -33,7 +34,7 @@ from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.folds import Crossed, cross_validate
 from training.plan import Plan, read_plan
-from training.readme import readme
+from training.readme import OFFSETS, readme
 from training.search import search
 from training.watch import Pin, Watch
 
@@ -145,7 +146,8 @@ def make(
     card = calibrated(card, network, val, config, crossed)
     card = replace(
         card,
-        training={
+        training=dict(card.training)
+        | {
             "command": command,
             "seed": config.seed,
             "epoch": mixed.epoch,
@@ -174,18 +176,33 @@ def make(
 def calibrated(
     card: ModelCard, network: MedFusionNet, val: Pictures, config: TrainConfig, crossed: Crossed | None
 ) -> ModelCard:
-    """With temperature, operating point and thresholds of sets, from the answers of a cross-validation or of val."""
+    """With temperature, operating point and thresholds of sets, from the answers of a cross-validation or of val.
+
+    The offsets of the classes go into the bias of the network's last layer; card.training tells their sum.
+    """
     if crossed:
-        temperature, probabilities, labels = crossed.temperature, crossed.probabilities, crossed.labels
+        found, probabilities, labels = crossed.calibration, crossed.probabilities, crossed.labels
+        add_offsets(network, found.offsets, card.task)
     else:
-        temperature, labels = blend.temperature(network, val, config, card.task), val.labels
-        probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, temperature).numpy()
+        found, labels = finish.calibration(*blend.seen(network, val, config, card.task), len(val), config), val.labels
+        add_offsets(network, found.offsets, card.task)
+        probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, found.temperature).numpy()
+    known: Any = card.training.get(OFFSETS, 0.0)
+    moved = found.offsets + torch.tensor(known)
     return replace(
         card,
-        temperature=temperature,
-        operating_point=finish.operating_point(probabilities, labels, card.task),
+        training=dict(card.training) | ({OFFSETS: moved.tolist()} if moved.any() else {}),
+        temperature=found.temperature,
+        operating_point=finish.operating_point(probabilities, labels, card.task, found.weighting),
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),
     )
+
+
+def add_offsets(network: MedFusionNet, offsets: Tensor, task: Task) -> None:
+    """Have the class logits of a network be higher by so much (K,), to half precision, in which it is stored."""
+    if offsets.any():
+        by = offsets[1:] - offsets[:1] if task == "binary" else offsets
+        network.head.bias.data = (network.head.bias.data + by.to(network.head.bias)).half().to(network.head.bias)
 
 
 def task_of(several: bool, classes: int) -> Task:

@@ -49,7 +49,7 @@ def test_more_folds_than_patients_are_refused(parts):
 def test_figures_are_those_of_each_fold_and_of_all_together():
     labels = np.array([0, 1, 0, 1, 0, 1])
     scores = torch.tensor([[2.0, -2], [-2, 2], [2, -2], [2, -2], [2, -2], [-2, 2]])  # the second fold errs once
-    found = folds.measured(scores, labels, np.array([0, 0, 1, 1, 2, 2]), ("a", "b"), "binary", list("abcdef"))
+    found = folds.measured(scores, labels, np.array([0, 0, 1, 1, 2, 2]), ("a", "b"), "binary", list("abcdef"), THREE)
     assert found.figures["folds"]["auroc"] == [1.0, 0.5, 1.0]
     assert found.figures["mean"]["auroc"] == pytest.approx(2.5 / 3)
     assert found.figures["spread"]["auroc"] == pytest.approx(np.std([1, 0.5, 1], ddof=1))

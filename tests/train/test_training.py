@@ -20,18 +20,19 @@ from medfusion.__main__ import main as medfusion_command
 from medfusion.conformal import SLACK
 from medfusion.errors import ConfigError, DataError
 from medfusion.explain import EXPLAINERS
-from medfusion.inference import to_probabilities
+from medfusion.inference import answer_indices, class_logits, to_probabilities
 from medfusion.labelled import Case, LabelledSet, read_labelled
 from medfusion.network import build
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
 from training import augment, balance, finish, loop, memory, sanity
+from training import blend as blending
 from training.__main__ import main as training_command
 from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
 from training.calibrate import data_of
 from training.config import TrainConfig
-from training.datasets import Augmented, Draw, Order, decode, with_splits
-from training.run import uncalibrated
+from training.datasets import Augmented, Draw, Order, Pictures, decode, with_splits
+from training.run import add_offsets, calibrated, uncalibrated
 
 SMALL = TrainConfig(
     start="scratch", frozen_stages=0, epochs=3, finish_epochs=1, train_px=32, side_px=64, batch_size=8, workers=0,
@@ -127,6 +128,24 @@ def test_calibrating_for_another_place_takes_figures_of_the_old_one_off_the_card
     assert now.data["calibrated_on"] == labelled_zip.name
     told = (tmp_path / "sides" / "README.md").read_text(encoding="utf-8")
     assert f"Calibrated and measured on {labelled_zip.name}, which is not what it was trained on:" in told
+
+
+def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_declined(monkeypatch):
+    scores, labels = answered()
+    cases = Pictures(np.zeros((1, 64, 64, 3)), np.zeros(len(labels), int), labels.numpy(), InputSpec(), np.zeros(1))
+    card = replace(library.read_card(library.find("retina")), classes=("a", "b", "c"), training={})
+    monkeypatch.setattr(blending, "seen", lambda *_: (scores - 3 * OFFSETS, labels))
+    monkeypatch.setattr(loop, "scores", lambda network, *_: scores - 3 * OFFSETS + network.head.bias.detach())
+    for calibration in ("temperature", "offsets"):
+        network = build("tiny", 3)
+        network.head.bias.data.zero_()
+        now = calibrated(card, network, cases, TrainConfig(calibration=calibration), None)
+        declined = calibration == "temperature"
+        assert ("class_offsets" in now.training) != declined
+        assert network.head.bias.tolist() == pytest.approx([0, 0, 0] if declined else (3 * OFFSETS).tolist(), abs=0.2)
+    assert now.training["class_offsets"] == pytest.approx(network.head.bias.tolist(), abs=0.01)
+    assert now.temperature == pytest.approx(3, rel=0.05)
+    assert now.operating_point.thresholds != (1, 1, 1)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -368,6 +387,74 @@ def test_temperature_recovers_the_factor_that_made_logits_overconfident():
     assert finish.fit_temperature(3 * honest, labels) == pytest.approx(3, rel=0.05)
 
 
+OFFSETS = torch.tensor([1.0, 0.0, -1.0])
+
+
+def answered(several: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class logits that are right but for a temperature of 3, and labels drawn by them."""
+    rng = torch.Generator().manual_seed(0)
+    honest = torch.randn(20_000, 3, generator=rng) * 2
+    if several:
+        return 3 * honest, (torch.rand(honest.shape, generator=rng) < honest.sigmoid()).long()
+    return 3 * honest, torch.multinomial(honest.softmax(1), 1, generator=rng)[:, 0]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_offsets_give_back_what_was_taken_from_a_class(several):
+    scores, labels = answered(several)
+    found = finish.fit_offsets(scores - 3 * OFFSETS, labels, len(labels))
+    assert found.tolist() == pytest.approx((3 * OFFSETS).tolist(), abs=0.2)
+    assert finish.fit_temperature(scores - 3 * OFFSETS + found, labels) == pytest.approx(3, rel=0.05)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_there_are_no_offsets_where_they_gain_no_more_than_chance_would(several):
+    scores, labels = answered(several)
+    assert not finish.fit_offsets(scores, labels, len(labels)).any()
+    few = slice(0, 12)
+    assert not finish.fit_offsets(scores[few] - 0.5 * OFFSETS, labels[few], 12).any()
+    seen, told = torch.cat([scores[few] - 0.5 * OFFSETS] * 200), torch.cat([labels[few]] * 200)
+    assert not finish.fit_offsets(seen, told, 12).any(), "many views of twelve cases are no more than twelve cases"
+
+
+def test_a_class_that_does_not_occur_on_val_is_not_ruled_out_by_an_offset():
+    scores, labels = answered()
+    kept = labels != 2
+    assert not finish.fit_offsets(scores[kept], labels[kept], int(kept.sum())).any()
+    scores, labels = answered(several=True)
+    labels[:, 1] = 0
+    assert not finish.fit_offsets(scores, labels, len(labels)).any()
+
+
+@pytest.mark.parametrize(("balance", "weighting"), [("sampler", 0.3), ("none", 0), ("focal", 0)])
+def test_rare_classes_keep_in_answers_what_balanced_training_gave_them(balance, weighting):
+    scores, labels = answered()
+    config = TrainConfig(balance=balance, class_weighting=0.3)
+    found = finish.calibration(scores - 3 * OFFSETS, labels, len(labels), config)
+    assert found.weighting == weighting
+    assert finish.calibration(scores, labels, len(labels), config).weighting == 0, "without offsets they have it still"
+    plain = finish.calibration(scores - 3 * OFFSETS, labels, len(labels), replace(config, calibration="temperature"))
+    assert not plain.offsets.any()
+
+
+def test_thresholds_of_rare_classes_are_lower_as_far_as_training_favours_them():
+    probabilities, labels = np.full((100, 2), 0.5), np.array([0] * 80 + [1] * 20)
+    point = finish.operating_point(probabilities, labels, "multiclass", 0.5)
+    assert point.thresholds == pytest.approx((1, 0.5))
+    assert answer_indices(np.array([0.6, 0.4]), point, "multiclass") == (1,)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_offsets_are_in_the_answers_of_the_stored_network(task):
+    network, offsets = build("tiny", 1 if task == "binary" else 3).eval(), OFFSETS[: 2 if task == "binary" else 3]
+    batch = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = to_probabilities(class_logits(network(batch), task) + offsets, task)
+        add_offsets(network, offsets, task)
+        assert torch.allclose(to_probabilities(class_logits(network(batch), task), task), before, atol=1e-3)
+    assert torch.equal(library.stored(network)["head.bias"].float(), network.head.bias), "nothing is lost in storing"
+
+
 def test_operating_point_is_the_highest_threshold_that_keeps_the_sensitivity():
     positive = np.array([0.05, 0.1, 0.3] + [0.5] * 37 + [0.2] * 10)
     labels = np.array([1] * 40 + [0] * 10)
@@ -514,7 +601,7 @@ def test_a_blend_is_good_on_val_and_of_those_the_best_on_val_as_augmented(tmp_pa
         other = loop.build("tiny", 1)
         mix(other, loop.started(config, SIDES, "binary")[0].state_dict(), loop.weights_of(tmp_path, epoch), share)
         plain = loop.calibrated_losses(loop.scores(other, val, "binary"), labels)
-        return plain, shifted_loss(other, variants(val, config), labels, "binary")
+        return plain, shifted_loss(other, variants(val, config, config.train_px), labels, "binary")
 
     found = {(epoch, share): losses(epoch, share) for epoch in EPOCHS for share in SHARES}
     least = min((plain for plain, _ in found.values()), key=torch.mean)
