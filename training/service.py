@@ -14,7 +14,7 @@ from training import events, jobs, plan, public_sets, sets
 from training import promote as promotion
 from training.augment import RECIPES
 from training.balance import BALANCES
-from training.config import PRECISIONS, STARTS, TrainConfig
+from training.config import CALIBRATIONS, PRECISIONS, STARTS, TrainConfig
 from training.estimate import Estimate
 from training.events import Event, epochs, in_lines, last
 from training.finish import About
@@ -27,6 +27,7 @@ from training.sets import StoredSet
 
 __all__ = [
     "BALANCES",
+    "CALIBRATIONS",
     "PRECISIONS",
     "PX",
     "RECIPES",

@@ -53,6 +53,7 @@ ADVANCED = {
     "augmentation": Setting("Augmentation", "What may differ between sites.", options=tuple(service.RECIPES)),
     "balance": Setting("Imbalance", "What is done about rare classes.", options=tuple(service.BALANCES)),
     "class_weighting": Setting("Class weighting", "0 treats all cases alike, 1 all classes alike.", 0, 1, 0.1),
+    "calibration": Setting("Calibration", "What validation cases correct.", options=tuple(service.CALIBRATIONS)),
     "label_smoothing": Setting("Label smoothing", "How far labels are doubted.", 0, 0.3, 0.01),
     "precision": Setting("Precision", "Number format; auto takes the quickest safe one.", options=service.PRECISIONS),
     "folds": Setting("Cross-validation", "Folds; each costs as much as the training itself. 0: none.", 0, 10),
@@ -62,7 +63,10 @@ ADVANCED = {
 }  # fmt: skip
 
 
-OPTIONS = {"balance": {name: f"Now: {says}." for name, says in service.BALANCES.items()}}
+OPTIONS = {
+    key: {name: f"Now: {says}." for name, says in options.items()}
+    for key, options in (("balance", service.BALANCES), ("calibration", service.CALIBRATIONS))
+}
 
 
 def show() -> None:
