@@ -114,8 +114,9 @@ def fit_offsets(scores: Tensor, labels: Tensor, cases: int) -> Tensor:
     first = np.array([math.log(plain), *[0.0] * classes])
     bounds = [(-4, 4), *[(-MOST_OFFSET, MOST_OFFSET)] * classes]
     found = minimize(loss, first, method="L-BFGS-B", bounds=bounds)
-    free = classes if several else classes - 1  # one offset for all classes changes nothing where they exclude others
-    if cases * (loss(first) - found.fun) <= free / 2 * math.log(cases):
+    # where classes exclude each other, the same offset for all changes nothing: one is not free
+    free, answers = (classes, classes * cases) if several else (classes - 1, cases)
+    if answers * (loss(first) - found.fun) <= free / 2 * math.log(cases):
         return torch.zeros(classes)
     offsets = torch.from_numpy(found.x[1:] * math.exp(found.x[0])).float()
     return offsets if several else offsets - offsets.mean()
