@@ -20,7 +20,7 @@ from medfusion.labelled import LabelledSet, read_labelled
 from training.datasets import decode, pictures_of, with_splits
 from training.folds import cross_validate
 from training.plan import settings_of
-from training.run import calibrated, measured, portable
+from training.run import calibrated, measured, portable, today
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +52,14 @@ def run(options: argparse.Namespace) -> str:
         crossed = cross_validate(data, pictures, card.classes, card.task, card.input, config, kept)
     told = calibrated(card, model.network, val, settings, crossed)
     command = with_last_line(str(card.training.get("command", "")))
-    told = replace(told, training=dict(told.training) | {"command": command})
+    told = replace(told, version=today(), training=dict(told.training) | {"command": command})
     is_own = all(card.data.get(key) == value for key, value in data_of(data).items())
     told = replace(told, data=dict(card.data) | {"calibrated_on": None if is_own else data.source.name})
-    kept_figures = ("sanity", "robustness", "seeds") if is_own else ("sanity",)
-    known = {name: card.metrics[name] for name in kept_figures if name in card.metrics}
     if folder != found:
         shutil.copytree(found, folder, dirs_exist_ok=True)
-    library.save(folder, told, model.network)
+    is_same = library.save(folder, told, model.network).weights_sha256 == card.weights_sha256
+    holds = {"sanity": True, "seeds": is_own, "robustness": is_own and is_same}
+    known = {name: card.metrics[name] for name, still in holds.items() if still and name in card.metrics}
     model = library.load(str(folder.resolve()), "cpu")
     measured(folder, model, data, known | ({"cross_validation": crossed.figures} if crossed else {}))
     return f"Temperature of {card.id}: {card.temperature:.3f} before, {told.temperature:.3f} now."

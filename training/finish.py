@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import minimize, minimize_scalar
+from scipy.stats import chisquare
 from torch import Tensor
 
 import medfusion
@@ -23,6 +24,7 @@ from medfusion.types import OperatingPoint, Task
 from training.balance import WEIGHTING
 from training.config import TrainConfig
 
+CHANCE = 0.05  # by which classes of one frequency differ so much in number (Pearson's chi-squared test)
 MOST_OFFSET = 10.0  # of a class, in logits after temperature
 SENSITIVITY = 0.95  # share of the diseased on val that the operating point must find
 
@@ -74,23 +76,25 @@ def fit_temperature(scores: Tensor, labels: Tensor) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What makes class logits probabilities: (scores + offsets) / temperature. weighting: see operating_point."""
+    """What makes class logits probabilities: (scores + offsets) / temperature."""
 
     offsets: Tensor  # (K,)
     temperature: float
-    weighting: float
 
 
 def calibration(scores: Tensor, labels: Tensor, cases: int, config: TrainConfig) -> Calibration:
-    """Of the answers to val, as for fit_offsets.
-
-    Offsets give frequent classes back their probability; rare ones then keep by the operating point what balanced
-    training gave them.
-    """
+    """Of the answers to val, as for fit_offsets."""
     asked = config.calibration == "offsets"
     offsets = fit_offsets(scores, labels, cases) if asked else torch.zeros(scores.shape[1])
-    weighting = config.class_weighting if offsets.any() and config.balance in WEIGHTING else 0.0
-    return Calibration(offsets, fit_temperature(scores + offsets, labels), weighting)
+    return Calibration(offsets, fit_temperature(scores + offsets, labels))
+
+
+def weighting(offsets: Tensor, config: TrainConfig) -> float:
+    """How far rare classes are to count for more in answers: see operating_point.
+
+    Offsets give frequent classes back their probability; rare ones keep by this what balanced training gave them.
+    """
+    return config.class_weighting if offsets.any() and config.balance in WEIGHTING else 0.0
 
 
 def fit_offsets(scores: Tensor, labels: Tensor, cases: int) -> Tensor:
@@ -129,16 +133,17 @@ def operating_point(
 
     binary: the highest threshold that finds SENSITIVITY of the diseased: scans acquired elsewhere tend to look more
     suspicious than they are, so what val's sensitivity can spare goes to specificity. multilabel: the same for each
-    class. Else: the most probable class. weighting: how far rare classes then count for more, as in training.
+    class. Else: the most probable class. weighting: how far rare classes then count for more, as in training, where
+    some are rarer by more than chance.
     """
     classes = probabilities.shape[1]
-    if task == "multiclass" and weighting:
-        share = np.bincount(labels, minlength=classes) / len(labels)
-        limits = (share / share.max()) ** weighting
+    if task == "multiclass":
+        counts = np.bincount(labels, minlength=classes)
+        if not weighting or chisquare(counts).pvalue >= CHANCE:
+            return OperatingPoint((1.0,) * classes, "The most probable class.")
+        limits = (counts.clip(1) / counts.max()) ** weighting
         rule = f"Rarer classes count for more: thresholds follow their share of val to the power of {weighting:g}."
         return OperatingPoint(tuple(limits.tolist()), rule)
-    if task == "multiclass":
-        return OperatingPoint((1.0,) * classes, "The most probable class.")
     if task == "multilabel":
         each = tuple(sensitive(probabilities[labels[:, k] == 1, k]) for k in range(classes))
         rule = (

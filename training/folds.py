@@ -171,7 +171,7 @@ def measured(
     """
     found = finish.calibration(scores, torch.from_numpy(labels), len(labels), config)
     probabilities = to_probabilities(scores + found.offsets, task, found.temperature).numpy()
-    point = finish.operating_point(probabilities, labels, task, found.weighting)
+    point = finish.operating_point(probabilities, labels, task, finish.weighting(found.offsets, config))
     answers = np.zeros_like(labels)
     for index, row in enumerate(probabilities):
         told = answer_indices(row, point, task)

@@ -113,7 +113,7 @@ def make(
     card = ModelCard(
         id=plan.model_id,
         title=about.title,
-        version=datetime.now(UTC).strftime("%Y.%m.%d"),
+        version=today(),
         size=config.size,
         task=task,
         classes=classes,
@@ -193,9 +193,14 @@ def calibrated(
         card,
         training=dict(card.training) | ({OFFSETS: moved.tolist()} if moved.any() else {}),
         temperature=found.temperature,
-        operating_point=finish.operating_point(probabilities, labels, card.task, found.weighting),
+        operating_point=finish.operating_point(probabilities, labels, card.task, finish.weighting(moved, config)),
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),
     )
+
+
+def today() -> str:
+    """The version of a model that is made, or answers otherwise, from now on."""
+    return datetime.now(UTC).strftime("%Y.%m.%d")
 
 
 def add_offsets(network: MedFusionNet, offsets: Tensor, task: Task) -> None:

@@ -103,6 +103,7 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
     now = library.read_card(tmp_path / "sides")
     assert now.weights_sha256 == made.weights_sha256
     assert now.temperature != 9.0
+    assert now.version > made.version
     assert len(now.set_thresholds) == 2
     assert now.metrics["robustness"] == made.metrics["robustness"]
     told = (tmp_path / "sides" / "README.md").read_text(encoding="utf-8")
@@ -134,8 +135,8 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
     scores, labels = answered()
     cases = Pictures(np.zeros((1, 64, 64, 3)), np.zeros(len(labels), int), labels.numpy(), InputSpec(), np.zeros(1))
     card = replace(library.read_card(library.find("retina")), classes=("a", "b", "c"), training={})
-    monkeypatch.setattr(blending, "seen", lambda *_: (scores - 3 * OFFSETS, labels))
     monkeypatch.setattr(loop, "scores", lambda network, *_: scores - 3 * OFFSETS + network.head.bias.detach())
+    monkeypatch.setattr(blending, "seen", lambda network, *_: (loop.scores(network), labels))
     for calibration in ("temperature", "offsets"):
         network = build("tiny", 3)
         network.head.bias.data.zero_()
@@ -145,7 +146,9 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
         assert network.head.bias.tolist() == pytest.approx([0, 0, 0] if declined else (3 * OFFSETS).tolist(), abs=0.2)
     assert now.training["class_offsets"] == pytest.approx(network.head.bias.tolist(), abs=0.01)
     assert now.temperature == pytest.approx(3, rel=0.05)
-    assert now.operating_point.thresholds != (1, 1, 1)
+    again = calibrated(now, network, cases, TrainConfig(), None)
+    assert again.training["class_offsets"] == now.training["class_offsets"], "there is nothing left to set upright"
+    assert again.operating_point == now.operating_point
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
@@ -428,13 +431,9 @@ def test_a_class_that_does_not_occur_on_val_is_not_ruled_out_by_an_offset():
 
 @pytest.mark.parametrize(("balance", "weighting"), [("sampler", 0.3), ("none", 0), ("focal", 0)])
 def test_rare_classes_keep_in_answers_what_balanced_training_gave_them(balance, weighting):
-    scores, labels = answered()
     config = TrainConfig(balance=balance, class_weighting=0.3)
-    found = finish.calibration(scores - 3 * OFFSETS, labels, len(labels), config)
-    assert found.weighting == weighting
-    assert finish.calibration(scores, labels, len(labels), config).weighting == 0, "without offsets they have it still"
-    plain = finish.calibration(scores - 3 * OFFSETS, labels, len(labels), replace(config, calibration="temperature"))
-    assert not plain.offsets.any()
+    assert finish.weighting(OFFSETS, config) == weighting
+    assert finish.weighting(0 * OFFSETS, config) == 0, "without offsets they have it still"
 
 
 def test_thresholds_of_rare_classes_are_lower_as_far_as_training_favours_them():
@@ -442,6 +441,8 @@ def test_thresholds_of_rare_classes_are_lower_as_far_as_training_favours_them():
     point = finish.operating_point(probabilities, labels, "multiclass", 0.5)
     assert point.thresholds == pytest.approx((1, 0.5))
     assert answer_indices(np.array([0.6, 0.4]), point, "multiclass") == (1,)
+    even = np.array([0] * 52 + [1] * 48)
+    assert finish.operating_point(probabilities, even, "multiclass", 0.5).thresholds == (1, 1), "rarer by chance"
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
