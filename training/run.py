@@ -180,15 +180,17 @@ def calibrated(
 
     The offsets of the classes go into the bias of the network's last layer; card.training tells their sum.
     """
+    known: Any = card.training.get(OFFSETS, [0.0] * len(card.classes))
+    moved = torch.tensor(known)
     if crossed:
         found, probabilities, labels = crossed.calibration, crossed.probabilities, crossed.labels
-        add_offsets(network, found.offsets, card.task)
+        add_offsets(network, found.offsets - moved, card.task)  # networks of folds have none yet
+        moved = found.offsets
     else:
         found, labels = finish.calibration(*blend.seen(network, val, config, card.task), len(val), config), val.labels
         add_offsets(network, found.offsets, card.task)
+        moved = moved + found.offsets
         probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, found.temperature).numpy()
-    known: Any = card.training.get(OFFSETS, 0.0)
-    moved = found.offsets + torch.tensor(known)
     return replace(
         card,
         training=dict(card.training) | ({OFFSETS: moved.tolist()} if moved.any() else {}),

@@ -25,7 +25,7 @@ from medfusion.labelled import Case, LabelledSet, read_labelled
 from medfusion.network import build
 from medfusion.types import InputSpec
 from tests.train.sides import pictures
-from training import augment, balance, finish, loop, memory, sanity
+from training import augment, balance, finish, folds, loop, memory, sanity
 from training import blend as blending
 from training.__main__ import main as training_command
 from training.blend import EPOCHS, SHARES, blend, is_as_good, mix, shifted_loss, variants
@@ -149,6 +149,11 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
     again = calibrated(now, network, cases, TrainConfig(), None)
     assert again.training["class_offsets"] == now.training["class_offsets"], "there is nothing left to set upright"
     assert again.operating_point == now.operating_point
+    fitted = finish.Calibration(torch.tensor(now.training["class_offsets"]), 3.0)
+    upright = network.head.bias.tolist()
+    crossed = folds.Crossed(scores, labels.numpy(), fitted, scores.softmax(1).numpy(), {})
+    assert calibrated(now, network, cases, TrainConfig(), crossed).training == now.training
+    assert network.head.bias.tolist() == upright, "what the folds ask for is there"
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
