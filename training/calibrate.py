@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> str:
     command = with_last_line(str(card.training.get("command", "")))
     told = replace(told, version=today(), training=dict(told.training) | {"command": command})
     is_own = all(card.data.get(key) == value for key, value in data_of(data).items())
-    told = replace(told, data=dict(card.data) | {"calibrated_on": None if is_own else data.source.name})
+    elsewhere = {} if is_own else {"calibrated_on": data.source.name}
+    told = replace(told, data={key: card.data[key] for key in card.data if key != "calibrated_on"} | elsewhere)
     if folder != found:
         shutil.copytree(found, folder, dirs_exist_ok=True)
     is_same = library.save(folder, told, model.network).weights_sha256 == card.weights_sha256
