@@ -162,7 +162,7 @@ def operating_point(
 def sensitive(diseased: np.ndarray) -> float:
     """The highest threshold that finds SENSITIVITY of the diseased, with SLACK, from their probabilities (n,)."""
     spare = int(np.floor((1 - SENSITIVITY) * len(diseased)))
-    return float(np.clip(np.sort(diseased)[spare] - conformal.SLACK, 0.01, 0.99))
+    return float(np.clip(np.sort(diseased)[spare] - conformal.SLACK, conformal.SLACK, 1 - conformal.SLACK))
 
 
 def versions() -> dict[str, str]:

@@ -469,6 +469,12 @@ def test_operating_point_is_the_highest_threshold_that_keeps_the_sensitivity():
     assert "40 diseased" in point.rule
 
 
+def test_rare_and_therefore_improbable_cases_are_found_as_well():
+    positive, labels = np.array([0.006] * 20 + [0.001] * 80), np.array([1] * 20 + [0] * 80)
+    point = finish.operating_point(np.stack([1 - positive, positive], 1), labels, "binary")
+    assert [answer_indices(np.array([1 - p, p]), point, "binary")[0] for p in (0.006, 0.001)] == [1, 0]
+
+
 def test_class_weights_follow_the_inverse_frequency_with_mean_one_over_cases():
     labels = np.array([0] * 10 + [1] * 90)
     scores = torch.zeros(2, 2)
