@@ -180,8 +180,8 @@ def calibrated(
 
     The offsets of the classes go into the bias of the network's last layer; card.training tells their sum.
     """
-    known: Any = card.training.get(OFFSETS, [0.0] * len(card.classes))
-    moved = torch.tensor(known)
+    training: dict[str, Any] = dict(card.training)
+    moved = torch.tensor(training.pop(OFFSETS, [0.0] * len(card.classes)))
     if crossed:
         found, probabilities, labels = crossed.calibration, crossed.probabilities, crossed.labels
         add_offsets(network, found.offsets - moved, card.task)  # networks of folds have none yet
@@ -193,7 +193,7 @@ def calibrated(
         probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, found.temperature).numpy()
     return replace(
         card,
-        training=dict(card.training) | ({OFFSETS: moved.tolist()} if moved.any() else {}),
+        training=training | ({OFFSETS: moved.tolist()} if moved.any() else {}),
         temperature=found.temperature,
         operating_point=finish.operating_point(probabilities, labels, card.task, finish.weighting(moved, config)),
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),

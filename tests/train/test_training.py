@@ -154,6 +154,9 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
     crossed = folds.Crossed(scores, labels.numpy(), fitted, scores.softmax(1).numpy(), {})
     assert calibrated(now, network, cases, TrainConfig(), crossed).training == now.training
     assert network.head.bias.tolist() == upright, "what the folds ask for is there"
+    none = replace(crossed, calibration=finish.Calibration(0 * OFFSETS, 3.0))
+    assert calibrated(now, network, cases, TrainConfig(), none).training == {}, "they are gone from the card as well"
+    assert network.head.bias.tolist() == pytest.approx([0, 0, 0], abs=0.01)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])

@@ -20,6 +20,20 @@ from tests.ui.conftest import encoded, grey_picture
 LIBRARY = "pages/model_library.py"
 
 
+def show_card(
+    page: AppTest, model_folder: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> None:
+    """Open the page with one model, whose card is that of the retina with these fields changed."""
+    own = folder / "own"
+    shutil.copytree(model_folder / "retina", own)
+    written = json.loads((own / "card.json").read_text())
+    (own / "card.json").write_text(json.dumps(written | {"id": "own"} | changes))
+    monkeypatch.setattr(library, "SHIPPED", folder)
+    page.run()
+    page.switch_page(LIBRARY).run()
+    assert not page.exception
+
+
 def test_a_card_shows_use_limits_and_figures_with_their_intervals(page: AppTest) -> None:
     page.run()
     page.switch_page(LIBRARY).run()
@@ -41,21 +55,13 @@ def test_a_card_shows_use_limits_and_figures_with_their_intervals(page: AppTest)
 def test_a_card_tells_which_maps_depend_on_the_model(
     page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch
 ) -> None:  # type: ignore[no-untyped-def]
-    own = tmp_path / "models" / "own"
-    shutil.copytree(model_folder / "retina", own)
-    written = json.loads((own / "card.json").read_text())
     sanity = {
         "scans": 8,
         "weights": {"gradcam": {"head": 0.9, "stem": 0.1}, "lime": {"stem": 0.7}},
         "labels": {"lime": 0.2},
     }
-    (own / "card.json").write_text(
-        json.dumps(written | {"id": "own", "metrics": written["metrics"] | {"sanity": sanity}})
-    )
-    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
-    page.run()
-    page.switch_page(LIBRARY).run()
-    assert not page.exception
+    metrics = json.loads((model_folder / "retina" / "card.json").read_text())["metrics"] | {"sanity": sanity}
+    show_card(page, model_folder, tmp_path / "models", monkeypatch, metrics=metrics)
     assert any("1 of 2 methods show the model" in box.label for box in page.expander)
     table = next(one.value for one in page.table if "All weights random" in one.value)
     assert table.values.tolist() == [["Grad-CAM", "0.10", "", "yes"], ["LIME", "0.70", "0.20", "no"]]
@@ -64,14 +70,7 @@ def test_a_card_tells_which_maps_depend_on_the_model(
 def test_a_card_says_that_it_was_measured_on_other_data_than_it_was_trained_on(
     page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "models" / "own"
-    shutil.copytree(model_folder / "retina", own)
-    written = json.loads((own / "card.json").read_text())
-    (own / "card.json").write_text(json.dumps(written | {"id": "own", "data": {"calibrated_on": "ward *7*.zip"}}))
-    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
-    page.run()
-    page.switch_page(LIBRARY).run()
-    assert not page.exception
+    show_card(page, model_folder, tmp_path / "models", monkeypatch, data={"calibrated_on": "ward *7*.zip"})
     told = plain("Calibrated and measured on ward *7*.zip, which is not what it was trained on")
     assert told in [one.value for one in page.caption]
 
@@ -82,16 +81,9 @@ COMMAND = "python -m training run --data `x` <b>\npython -m training finish"
 def test_code_of_a_card_is_shown_as_code_and_its_text_as_it_is(
     page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = tmp_path / "models" / "own"
-    shutil.copytree(model_folder / "retina", own)
-    written = json.loads((own / "card.json").read_text())
     limit = "Copies\n(`python -m  training check`) are **in** it, see [this](https://x) and :red[that]."
     training = {"command": COMMAND, "note": "Found by `search`.", "seed": 3}
-    (own / "card.json").write_text(json.dumps(written | {"id": "own", "limits": [limit], "training": training}))
-    monkeypatch.setattr(library, "SHIPPED", tmp_path / "models")
-    page.run()
-    page.switch_page(LIBRARY).run()
-    assert not page.exception
+    show_card(page, model_folder, tmp_path / "models", monkeypatch, limits=[limit], training=training)
     assert [one.value for one in page.code] == [COMMAND]
     shown = [one.value for one in page.markdown]
     assert "**Training:** Found by `search`\\." in shown
