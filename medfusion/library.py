@@ -130,7 +130,7 @@ def read_card(folder: Path) -> ModelCard:
         point = raw["operating_point"]
         limits, promised = tuple(point["thresholds"]), point.get("sensitivity", 0.0)
         raw["operating_point"] = OperatingPoint(limits, point["rule"], promised)
-        for key in ("classes", "dicom_modalities", "limits", "set_thresholds"):
+        for key in ("classes", "dicom_modalities", "limits", "set_thresholds", "class_offsets"):
             raw[key] = tuple(raw.get(key, ()))
         card = ModelCard(**raw)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -155,6 +155,7 @@ def is_consistent(card: ModelCard) -> bool:
         *card.operating_point.thresholds,
         card.operating_point.sensitivity,
         *card.set_thresholds,
+        *card.class_offsets,
         card.input.mean,
         card.input.std,
     )
@@ -173,6 +174,7 @@ def is_consistent(card: ModelCard) -> bool:
         and (card.task != "binary" or len(card.classes) == 2)
         and len(card.operating_point.thresholds) == len(card.classes)
         and len(card.set_thresholds) in (0, len(card.classes))
+        and len(card.class_offsets) in (0, len(card.classes))
         and card.temperature > 0
         and card.input.height_px % STRIDE == card.input.width_px % STRIDE == 0
     )

@@ -165,6 +165,7 @@ class ModelCard:
     role: Literal["diagnosis", "foundation"] = "diagnosis"  # a foundation is a start for training and answers nothing
     set_thresholds: tuple[float, ...] = ()  # K; from these probabilities on a class cannot be ruled out (conformal)
     license: str = ""
+    class_offsets: tuple[float, ...] = ()  # K; what calibration has added to class logits, in the weights already
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from medfusion.metrics import Estimate
 from medfusion.types import ModelCard
 
 ALL = "all classes"
-OFFSETS = "class_offsets"  # where card.training tells what calibration has added to class logits
 SETS = (
     f"Prediction sets are made to hold the right class in {100 * COVERAGE:.0f} % of the cases of each class: "
     "class-conditional LAC (Sadinle, Lei & Wasserman 2019), each class calibrated on its own cases (Mondrian, Vovk "
@@ -139,8 +138,8 @@ def calibration(card: ModelCard) -> str:
     if effects:
         where = "the answers of cross-validation" if crossed else "val"
         lines.append(f"Temperature {card.temperature:.2f}, fitted on {where}: calibration error {'; '.join(effects)}.")
-    if moved := dict(zip(card.classes, card.training.get(OFFSETS, ()), strict=False)):  # type: ignore[call-overload]
-        each = ", ".join(f"{name} {by:+.2f}" for name, by in moved.items())
+    if card.class_offsets:
+        each = ", ".join(f"{name} {by:+.2f}" for name, by in zip(card.classes, card.class_offsets, strict=True))
         lines.append(
             f"Offsets of the classes (Alexandari 2020), fitted with it, part of the weights: {each} before scaling."
         )

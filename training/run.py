@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +33,7 @@ from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
 from training.folds import Crossed, cross_validate
 from training.plan import Plan, read_plan
-from training.readme import OFFSETS, readme
+from training.readme import readme
 from training.search import search
 from training.watch import Pin, Watch
 
@@ -178,10 +177,9 @@ def calibrated(
 ) -> ModelCard:
     """With temperature, operating point and thresholds of sets, from the answers of a cross-validation or of val.
 
-    The offsets of the classes go into the bias of the network's last layer; card.training tells their sum.
+    The offsets of the classes go into the bias of the network's last layer; the card tells their sum.
     """
-    training: dict[str, Any] = dict(card.training)
-    moved = torch.tensor(training.pop(OFFSETS, [0.0] * len(card.classes)))
+    moved = torch.tensor(card.class_offsets or [0.0] * len(card.classes))
     if crossed:
         found, probabilities, labels = crossed.calibration, crossed.probabilities, crossed.labels
         add_offsets(network, found.offsets - moved, card.task)  # networks of folds have none yet
@@ -193,7 +191,7 @@ def calibrated(
         probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, found.temperature).numpy()
     return replace(
         card,
-        training=training | ({OFFSETS: moved.tolist()} if moved.any() else {}),
+        class_offsets=tuple(moved.tolist()) if moved.any() else (),
         temperature=found.temperature,
         operating_point=finish.operating_point(probabilities, labels, card.task, finish.weighting(moved, config)),
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),

@@ -198,8 +198,19 @@ def test_a_card_that_is_no_card_is_refused(folder, text):
         {"task": "regression"},
         {"task": "binary"},
         {"input": {"height_px": 100, "width_px": 96}},
+        {"class_offsets": [0.5, -0.5]},
+        {"class_offsets": ["much", 0, 0]},
     ],
-    ids=["classes without thresholds", "unknown size", "no temperature", "unknown task", "binary with three", "input"],
+    ids=[
+        "classes without thresholds",
+        "unknown size",
+        "no temperature",
+        "unknown task",
+        "binary with three",
+        "input",
+        "offsets of two",
+        "no offset",
+    ],
 )
 def test_a_card_that_contradicts_itself_is_refused(folder, changes):
     change_card(folder, **changes)

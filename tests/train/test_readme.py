@@ -8,7 +8,7 @@ from torch import nn
 
 from medfusion.types import ModelCard, OperatingPoint
 from tests.core.toy_networks import model_of
-from training.readme import ALL, ECE_NOTE, IN_CROSS_VALIDATION, IN_SAMPLE, OFFSETS, readme
+from training.readme import ALL, ECE_NOTE, IN_CROSS_VALIDATION, IN_SAMPLE, readme
 
 POINT = OperatingPoint((0.5, 0.5), "The highest threshold that finds enough.", sensitivity=0.95)
 
@@ -75,7 +75,7 @@ def test_a_sensitivity_below_what_the_operating_point_promised_is_a_limit():
 
 def test_offsets_of_classes_are_told_where_there_are_any():
     assert "Offsets" not in readme(CARD)
-    said = readme(replace(CARD, training={OFFSETS: [-0.25, 0.25]}))
+    said = readme(replace(CARD, class_offsets=(-0.25, 0.25)))
     assert "fitted with it, part of the weights: well -0.25, ill +0.25 before scaling." in said
 
 

@@ -142,20 +142,22 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
         network.head.bias.data.zero_()
         now = calibrated(card, network, cases, TrainConfig(calibration=calibration), None)
         declined = calibration == "temperature"
-        assert ("class_offsets" in now.training) != declined
+        assert bool(now.class_offsets) != declined
         assert network.head.bias.tolist() == pytest.approx([0, 0, 0] if declined else (3 * OFFSETS).tolist(), abs=0.2)
-    assert now.training["class_offsets"] == pytest.approx(network.head.bias.tolist(), abs=0.01)
+    assert now.class_offsets == pytest.approx(network.head.bias.tolist(), abs=0.01)
     assert now.temperature == pytest.approx(3, rel=0.05)
     again = calibrated(now, network, cases, TrainConfig(), None)
-    assert again.training["class_offsets"] == now.training["class_offsets"], "there is nothing left to set upright"
+    assert again.class_offsets == now.class_offsets, "there is nothing left to set upright"
     assert again.operating_point == now.operating_point
-    fitted = finish.Calibration(torch.tensor(now.training["class_offsets"]), 3.0)
+    fitted = finish.Calibration(torch.tensor(now.class_offsets), 3.0)
     upright = network.head.bias.tolist()
     crossed = folds.Crossed(scores, labels.numpy(), fitted, scores.softmax(1).numpy(), {})
-    assert calibrated(now, network, cases, TrainConfig(), crossed).training == now.training
+    assert calibrated(now, network, cases, TrainConfig(), crossed).class_offsets == now.class_offsets
     assert network.head.bias.tolist() == upright, "what the folds ask for is there"
     none = replace(crossed, calibration=finish.Calibration(0 * OFFSETS, 3.0))
-    assert calibrated(now, network, cases, TrainConfig(), none).training == {}, "they are gone from the card as well"
+    assert calibrated(now, network, cases, TrainConfig(), none).class_offsets == (), (
+        "they are gone from the card as well"
+    )
     assert network.head.bias.tolist() == pytest.approx([0, 0, 0], abs=0.01)
 
 
