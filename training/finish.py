@@ -127,12 +127,12 @@ def fit_offsets(scores: Tensor, labels: Tensor, cases: int) -> Tensor:
 
 
 def operating_point(
-    probabilities: np.ndarray, labels: np.ndarray, task: Task, weighting: float = 0.0
+    probabilities: np.ndarray, labels: np.ndarray, task: Task, weighting: float = 0.0, kind: str = "validation"
 ) -> OperatingPoint:
-    """How to answer, chosen on val.
+    """How to answer, chosen on cases of some kind.
 
     binary: the highest threshold that finds SENSITIVITY of the diseased: scans acquired elsewhere tend to look more
-    suspicious than they are, so what val's sensitivity can spare goes to specificity. multilabel: the same for each
+    suspicious than they are, so what sensitivity can be spared goes to specificity. multilabel: the same for each
     class. Else: the most probable class. weighting: how far rare classes then count for more, as in training, where
     some are rarer by more than chance.
     """
@@ -142,18 +142,18 @@ def operating_point(
         if not weighting or chisquare(counts).pvalue >= CHANCE:
             return OperatingPoint((1.0,) * classes, "The most probable class.")
         limits = (counts.clip(1) / counts.max()) ** weighting
-        rule = f"Rarer classes count for more: thresholds follow their share of val to the power of {weighting:g}."
+        share = f"their share of {kind} cases to the power of {weighting:g}"
+        rule = f"Rarer classes count for more: thresholds follow {share}."
         return OperatingPoint(tuple(limits.tolist()), rule)
     if task == "multilabel":
         each = tuple(sensitive(probabilities[labels[:, k] == 1, k]) for k in range(classes))
-        rule = (
-            f"For each class the highest threshold that finds at least {100 * SENSITIVITY:.0f} % of its cases on val."
-        )
+        promised = f"at least {100 * SENSITIVITY:.0f} % of its {kind} cases"
+        rule = f"For each class the highest threshold that finds {promised}."
         return OperatingPoint(each, rule, SENSITIVITY)
     diseased = probabilities[labels == 1, 1]
     threshold = sensitive(diseased)
     rule = (
-        f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased validation "
+        f"The highest threshold that finds at least {100 * SENSITIVITY:.0f} % of {len(diseased)} diseased {kind} "
         "cases, so that healthy scans acquired elsewhere are not called ill."
     )
     return OperatingPoint((1 - threshold, threshold), rule, SENSITIVITY)

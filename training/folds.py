@@ -23,7 +23,7 @@ from medfusion import library, metrics
 from medfusion.errors import ConfigError
 from medfusion.inference import answer_indices, to_probabilities
 from medfusion.labelled import LabelledSet, fingerprint
-from medfusion.types import InputSpec, ModelCard, Task
+from medfusion.types import InputSpec, ModelCard, OperatingPoint, Task
 from training import finish, loop
 from training.balance import rarest_label
 from training.config import STARTS, TrainConfig
@@ -43,6 +43,7 @@ class Crossed:
     labels: np.ndarray  # (n,) or (n, K)
     calibration: Calibration
     probabilities: np.ndarray  # (n, K), calibrated
+    operating_point: OperatingPoint
     figures: Mapping[str, object]
 
 
@@ -171,7 +172,8 @@ def measured(
     """
     found = finish.calibration(scores, torch.from_numpy(labels), len(labels), config)
     probabilities = to_probabilities(scores + found.offsets, task, found.temperature).numpy()
-    point = finish.operating_point(probabilities, labels, task, finish.weighting(found.offsets, config))
+    weighting = finish.weighting(found.offsets, config)
+    point = finish.operating_point(probabilities, labels, task, weighting, "cross-validation")
     answers = np.zeros_like(labels)
     for index, row in enumerate(probabilities):
         told = answer_indices(row, point, task)
@@ -188,4 +190,4 @@ def measured(
         "spread": {name: float(np.nanstd(values, ddof=1)) for name, values in each.items()},
         "pooled": metrics.report(probabilities, labels, answers, classes, patients),
     }
-    return Crossed(scores, labels, found, probabilities, figures)
+    return Crossed(scores, labels, found, probabilities, point, figures)

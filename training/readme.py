@@ -97,12 +97,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def unkept(card: ModelCard) -> Iterator[str]:
     """Where classes are found less often than the operating point was chosen for, in sentences."""
     promised = card.operating_point.sensitivity
+    kind = "cross-validation" if "cross_validation" in card.metrics else "validation"
     for name in card.classes[1:] if card.task == "binary" else card.classes:
         found = {split: figures["per_class"][name]["sensitivity"] for split, figures in splits_of(card).items()}
         missed = [f"{estimate(s)} on {split}" for split, s in found.items() if s["value"] < promised]
         if missed:
             yield (
-                f"The operating point was chosen to find at least {100 * promised:.0f} % of {name} among validation "
+                f"The operating point was chosen to find at least {100 * promised:.0f} % of {name} among {kind} "
                 f"cases. With the weights as saved it finds {' and '.join(missed)}."
             )
 

@@ -183,17 +183,18 @@ def calibrated(
     if crossed:
         found, probabilities, labels = crossed.calibration, crossed.probabilities, crossed.labels
         add_offsets(network, found.offsets - moved, card.task)  # networks of folds have none yet
-        moved = found.offsets
+        moved, point = found.offsets, crossed.operating_point
     else:
         found, labels = finish.calibration(*blend.seen(network, val, config, card.task), len(val), config), val.labels
         add_offsets(network, found.offsets, card.task)
         moved = moved + found.offsets
         probabilities = to_probabilities(loop.scores(network, val, card.task), card.task, found.temperature).numpy()
+        point = finish.operating_point(probabilities, labels, card.task, finish.weighting(moved, config))
     return replace(
         card,
         class_offsets=tuple(moved.tolist()) if moved.any() else (),
         temperature=found.temperature,
-        operating_point=finish.operating_point(probabilities, labels, card.task, finish.weighting(moved, config)),
+        operating_point=point,
         set_thresholds=() if card.task == "multilabel" else conformal.thresholds(probabilities, labels),
     )
 

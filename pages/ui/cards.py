@@ -67,8 +67,37 @@ def show_metrics(card: ModelCard) -> None:
     for name in rest:
         with st.expander(f"{SPLITS[name]} pictures"):
             show_split(name, splits[name])
+    show_folds(card.metrics.get("cross_validation"))
+    show_seeds(card.metrics.get("seeds"))
     show_robustness(card.metrics.get("robustness"))
     show_sanity(card)
+
+
+def show_folds(found: object) -> None:
+    """What networks did on cases that they had not seen, where calibration rests on these answers."""
+    if not isinstance(found, Mapping) or not isinstance(found.get("pooled"), Mapping):
+        return
+    mean, spread = found["mean"]["auroc"], found["spread"]["auroc"]
+    with st.expander(f"Cross-validation: AUROC {mean:.3f} ± {spread:.3f} over {len(found['folds']['auroc'])} folds"):
+        st.caption(
+            "Each training and validation picture answered by a network that had not seen it. Temperature, operating "
+            "point and prediction sets rest on these answers."
+        )
+        show_split("All folds", found["pooled"])
+
+
+def show_seeds(found: object) -> None:
+    """How far figures vary by chance: each network of an average alone."""
+    if not isinstance(found, Mapping) or not found:
+        return
+    with st.expander(f"By chance: {len(found)} trainings that differ in their seed alone"):
+        st.caption("Each network by its most probable class; the model is made from them")
+        table: dict[str, list[str]] = {"Seed": [plain(seed) for seed in found]}
+        for split in next(iter(found.values())):
+            name = SPLITS.get(split, plain(split))
+            table[f"{name}: accuracy"] = [counted(row[split]["accuracy"]) for row in found.values()]
+            table[f"{name}: AUROC"] = [f"{row[split]['auroc']:.3f}" for row in found.values()]
+        st.table(table)
 
 
 def show_sets(by_set: object) -> None:
@@ -203,6 +232,10 @@ def show_details(card: ModelCard) -> None:
         size = f"{card.input.width_px} × {card.input.height_px} px, {'colour' if card.colour else 'grey'}"
         st.markdown(f"**Input:** {size}; DICOM modalities {plain(codes)}")
         st.markdown(f"**Temperature:** {card.temperature:.3f}")
+        if card.class_offsets:
+            pairs = zip(card.classes, card.class_offsets, strict=True)
+            offsets = ", ".join(f"{plain(spoken(name))} {offset:+.2f}" for name, offset in pairs)
+            st.markdown(f"**Offsets of the classes, in the weights:** {offsets}")
         st.markdown(f"**Licence of the weights:** {plain(card.license) or 'not stated'}")
         st.markdown(f"**Identifier:** `{card.id}`, version `{card.version}`")
         st.markdown(f"**SHA-256 of the weights:** `{card.weights_sha256}`")

@@ -70,6 +70,7 @@ def test_a_finished_fold_is_not_trained_again_and_a_stop_says_so(parts, tmp_path
     again = folds.cross_validate(*arguments, watch)
     assert len(trained) == 1
     assert torch.equal(whole.scores, again.scores)
+    assert "cross-validation cases" in whole.operating_point.rule
     folds.cross_validate(*arguments[:5], replace(THREE, learning_rate=1e-3), tmp_path / "run", watch)
     assert len(trained) == 4, "folds of other settings are no longer of use"
     flipped = replace(data, cases=(replace(data.cases[0], labels=data.classes[:1]), *data.cases[1:]))

@@ -151,7 +151,7 @@ def test_a_network_that_leans_to_a_class_is_set_upright_unless_offsets_are_decli
     assert again.operating_point == now.operating_point
     fitted = finish.Calibration(torch.tensor(now.class_offsets), 3.0)
     upright = network.head.bias.tolist()
-    crossed = folds.Crossed(scores, labels.numpy(), fitted, scores.softmax(1).numpy(), {})
+    crossed = folds.Crossed(scores, labels.numpy(), fitted, scores.softmax(1).numpy(), card.operating_point, {})
     assert calibrated(now, network, cases, TrainConfig(), crossed).class_offsets == now.class_offsets
     assert network.head.bias.tolist() == upright, "what the folds ask for is there"
     none = replace(crossed, calibration=finish.Calibration(0 * OFFSETS, 3.0))

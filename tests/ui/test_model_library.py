@@ -75,6 +75,25 @@ def test_a_card_says_that_it_was_measured_on_other_data_than_it_was_trained_on(
     assert told in [one.value for one in page.caption]
 
 
+def test_a_card_tells_folds_seeds_and_offsets(
+    page: AppTest, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = json.loads((model_folder / "retina" / "card.json").read_text())
+    pooled = card["metrics"]["test"] | {"n": 519}
+    folds = {"folds": {"auroc": [0.9, 0.8]}, "mean": {"auroc": 0.85}, "spread": {"auroc": 0.071}, "pooled": pooled}
+    seeds = {"0": {"test": {"accuracy": 0.75, "auroc": 0.9}}, "1": {"test": {"accuracy": 0.8, "auroc": 0.91}}}
+    metrics = card["metrics"] | {"cross_validation": folds, "seeds": seeds}
+    offsets = [0.25 - i for i in range(len(card["classes"]))]
+    show_card(page, model_folder, tmp_path / "models", monkeypatch, metrics=metrics, class_offsets=offsets)
+    labels = [box.label for box in page.expander]
+    assert "Cross-validation: AUROC 0.850 ± 0.071 over 2 folds" in labels
+    assert any(one.value.startswith("All folds: 519 pictures") for one in page.caption)
+    table = next(one.value for one in page.table if "Held out: accuracy" in one.value)
+    assert table.values.tolist() == [["0", "75.0 %", "0.900"], ["1", "80.0 %", "0.910"]]
+    told = [one.value for one in page.markdown]
+    assert any("Offsets of the classes, in the weights" in text and "+0.25" in text for text in told)
+
+
 COMMAND = "python -m training run --data `x` <b>\npython -m training finish"
 
 
