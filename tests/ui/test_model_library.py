@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from medfusion import library
 from medfusion.types import EvaluationReport
-from pages.ui.cards import words
+from pages.ui.cards import split_table, words
 from pages.ui.messages import plain, prose
 from tests.ui.conftest import encoded, grey_picture
 
@@ -194,3 +194,9 @@ def test_labels_that_the_model_does_not_know_are_named(page: AppTest) -> None:
 
 def state_reports(page: AppTest) -> list[EvaluationReport]:
     return list(page.session_state["memory"].reports.values())
+
+
+def test_the_parts_of_a_set_stand_in_their_usual_order() -> None:
+    table = split_table({"test": {"a": 1}, "val": {"a": 2}, "odd": {"a": 3}, "train": {"a": 4}, "note": "x"}, ("a",))
+    assert list(table) == ["Class", "Training", "Validation", "Held out", "odd"]
+    assert table["Training"] == ["4", "4"]
