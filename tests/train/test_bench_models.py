@@ -101,10 +101,14 @@ def test_tables_give_the_mean_and_range_over_seeds(tmp_path):
 
 
 def test_a_foundation_that_leaves_a_set_out_never_reads_it(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(bench.foundation, "run", lambda given: seen.extend(path.stem for path in given.data))
-    bench.without("retina", Namespace(data=tmp_path, runs=tmp_path, side_px=64, drawn=100))
-    assert set(seen) == set(bench.SETS) - {"retina"}
+    runs = []
+    monkeypatch.setattr(bench.foundation, "run", runs.append)
+    options = Namespace(data=tmp_path, runs=tmp_path, side_px=64, drawn=100)
+    folders = {bench.without("retina", options, times) for times in (1, 4)}
+    assert len(folders) == 2
+    for given, draws in zip(runs, (20, 80), strict=True):
+        assert {path.stem for path in given.data} == set(bench.SETS) - {"retina"}
+        assert given.draws == [draws] * 5
 
 
 def test_routing_is_measured_with_the_shipped_models_only(tmp_path, monkeypatch):

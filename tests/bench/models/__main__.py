@@ -25,7 +25,7 @@ from medfusion.inference import to_probabilities
 from medfusion.labelled import LabelledSet, read_labelled
 from medfusion.types import InputSpec, Task
 from tests.bench.models import networks, report
-from tests.bench.models.trials import EXPERIMENTS, Trial, trials
+from tests.bench.models.trials import EXPERIMENTS, FOUNDATIONS, Trial, trials
 from training import balance, finish, foundation, loop
 from training.config import TrainConfig
 from training.datasets import Pictures, decode, pictures_of, with_splits
@@ -92,7 +92,7 @@ def run(trial: Trial, options: argparse.Namespace) -> dict[str, object]:
         side_px=options.side_px, batch_size=BATCH, balance=trial.balance, average_decay=0.98,
         augmentation=about.augmentation, seed=trial.seed, workers=options.workers,
     )  # fmt: skip
-    start = str(without(trial.data, options)) if trial.start == "foundation" else trial.start
+    start = str(without(trial.data, options, FOUNDATIONS[trial.start])) if trial.start in FOUNDATIONS else trial.start
     outputs = 1 if task == "binary" else len(data.classes)
     network = networks.make(trial.network, outputs, options.side_px, start, trial.seed)
     started = time.process_time()  # other work may share the processor
@@ -131,15 +131,16 @@ def thinned(train: Pictures, data: LabelledSet, trial: Trial) -> Pictures:
     return replace(train, rows=train.rows[chosen], labels=train.labels[chosen], groups=train.groups[chosen])
 
 
-def without(left_out: str, options: argparse.Namespace) -> Path:
-    """A foundation trained, with the same budget for each set, on all sets but one."""
-    folder = options.runs / f"without-{left_out}-{options.side_px}-{options.drawn}"
+def without(left_out: str, options: argparse.Namespace, times: int = 1) -> Path:
+    """A foundation trained on all sets but one, each with so many times the budget of a trial."""
+    drawn = times * options.drawn
+    folder = options.runs / f"without-{left_out}-{options.side_px}-{drawn}"
     if (folder / "card.json").exists():
         return folder
     given = argparse.Namespace(**dict.fromkeys(TrainConfig.__dataclass_fields__))
     sets = [name for name in SETS if name != left_out]
     given.data = [options.data / f"{name}.zip" for name in sets]
-    given.draws = [options.drawn // ROUNDS] * len(sets)
+    given.draws = [drawn // ROUNDS] * len(sets)
     given.out, given.resume, given.runs = folder, False, options.runs
     given.epochs, given.patience, given.frozen_stages, given.average_decay = ROUNDS, ROUNDS, 1, 0.997
     given.train_px = given.side_px = options.side_px

@@ -10,6 +10,7 @@ from training.balance import BALANCES
 
 LITE0 = "efficientnet-lite0"
 SHARES = (0.1, 0.25, 0.5, 1.0)
+FOUNDATIONS = {"foundation": 1, "foundation, 4 times": 4}  # for each of its sets, times the budget of a trial
 RARE = 10  # one case of the rare class to so many others
 
 
@@ -20,7 +21,7 @@ class Trial:
     experiment: str
     data: str  # the zip's name without its ending
     network: str = OURS
-    start: str = "scratch"  # or imagenet, or foundation: trained jointly on all sets but this one
+    start: str = "scratch"  # or imagenet, or one of FOUNDATIONS, trained jointly on all sets but this one
     share: float = 1.0  # of the training cases
     rarity: int = 0  # so many cases of the first class for each of the second; 0 leaves them as they are
     balance: str = "weights"
@@ -37,7 +38,7 @@ def learning_curves(experiment: str, seed: int) -> Iterator[Trial]:
     """Is the foundation worth it? On sets that it has not seen, against other starts, by the size of the set."""
     for data in ("breast_ultrasound", "retina"):
         for share in SHARES:
-            for start in ("foundation", "imagenet", "scratch"):
+            for start in (*FOUNDATIONS, "imagenet", "scratch"):
                 yield Trial(experiment, data, start=start, share=share, seed=seed)
             yield Trial(experiment, data, network=LITE0, start="imagenet", share=share, seed=seed)
 
