@@ -2,6 +2,8 @@
 
 Least ambiguous sets (Sadinle, Lei & Wasserman 2019), each class calibrated on its own cases (Vovk 2012, section 3), so
 that the promise holds for rare classes too. It holds for cases like those of calibration, and for no others.
+A set that is not empty also holds the class that is answered, so that it never leaves another one alone: coverage can
+only rise by it.
 """
 
 from __future__ import annotations
@@ -31,14 +33,23 @@ def thresholds(probabilities: np.ndarray, labels: np.ndarray, coverage: float = 
     return tuple(found)
 
 
-def prediction_set(probabilities: np.ndarray, limits: tuple[float, ...]) -> tuple[int, ...]:
+def members(probabilities: np.ndarray, limits: tuple[float, ...], answers: np.ndarray) -> np.ndarray:
+    """(n, K) whether each class is in the set of each case. probabilities: (n, K); answers: (n,), classes answered."""
+    found = probabilities >= np.asarray(limits)
+    found[np.arange(len(answers)), answers] |= found.any(axis=1)
+    return found
+
+
+def prediction_set(probabilities: np.ndarray, limits: tuple[float, ...], answer: int) -> tuple[int, ...]:
     """Classes of one case (K,) that cannot be ruled out. One means sure; none or several, abstain."""
-    return tuple(np.flatnonzero(probabilities >= np.asarray(limits)).tolist())
+    return tuple(np.flatnonzero(members(probabilities[None], limits, np.array([answer]))[0]).tolist())
 
 
-def observed(probabilities: np.ndarray, labels: np.ndarray, limits: tuple[float, ...]) -> dict[str, object]:
+def observed(
+    probabilities: np.ndarray, labels: np.ndarray, limits: tuple[float, ...], answers: np.ndarray
+) -> dict[str, object]:
     """Coverage observed, by class and overall, mean size and share of single answers, on labelled cases (n, K)."""
-    inside = probabilities >= np.asarray(limits)
+    inside = members(probabilities, limits, answers)
     hit = inside[np.arange(len(labels)), labels]
     sizes = inside.sum(axis=1)
     return {

@@ -129,7 +129,7 @@ def measure(model: Model, data: LabelledSet, progress: Progress | None = None) -
             answers[index] = told[0]
     found = metrics.report(probabilities, labels, answers, card.classes, [case.patient_id for case in data.cases])
     if card.set_thresholds and not several:
-        found["prediction_sets"] = conformal.observed(probabilities, labels, card.set_thresholds)
+        found["prediction_sets"] = conformal.observed(probabilities, labels, card.set_thresholds, answers)
     return Measurement(card, data, probabilities, labels, answers, found)
 
 

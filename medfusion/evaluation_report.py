@@ -109,7 +109,8 @@ def sets_table(measured: Measurement) -> Table:
     cases = [(spoken(name), labels == k) for k, name in enumerate(card.classes) if (labels == k).any()]
     rows: list[tuple[Cell, ...]] = []
     for name, chosen in [*cases, ("All", labels >= 0)]:
-        seen: Any = conformal.observed(measured.probabilities[chosen], labels[chosen], card.set_thresholds)
+        probabilities, answers = measured.probabilities[chosen], measured.answers[chosen]
+        seen: Any = conformal.observed(probabilities, labels[chosen], card.set_thresholds, answers)
         n = int(chosen.sum())
         coverage = metrics.wilson(round(seen["coverage"] * n), n)
         rows.append((name, n, conformal.COVERAGE, coverage, seen["mean_size"], seen["single"], 1 - seen["single"]))

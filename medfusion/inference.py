@@ -95,9 +95,10 @@ def predict(model: Model, scan: Scan, frame: int = 0, route: Route | None = None
 
 def plausible(card: ModelCard, probabilities: np.ndarray) -> tuple[str, ...] | None:
     """The conformal set of one case by name, None when the card has no thresholds for it. probabilities: (K,)."""
-    if not card.set_thresholds:
+    if not card.set_thresholds or card.task == "multilabel":
         return None
-    return tuple(card.classes[i] for i in prediction_set(probabilities, card.set_thresholds))
+    answer, *_ = answer_indices(probabilities, card.operating_point, card.task)
+    return tuple(card.classes[i] for i in prediction_set(probabilities, card.set_thresholds, answer))
 
 
 def override(card: ModelCard, route: Route | None) -> str | None:

@@ -92,21 +92,21 @@ def test_curves_are_tables_too(measured, tmp_path):
 
 
 def test_prediction_sets_stand_beside_what_was_promised(measured, tmp_path):
-    limits = (0.05, 0.5, 0.5, 0.8)  # class 0 is in nearly every set, class 3 in none
+    limits = (0.05, 0.5, 0.5, 0.8)  # class 0 is in nearly every set, class 3 where it is answered
     card = replace(measured.card, set_thresholds=limits)
-    seen = conformal.observed(measured.probabilities, measured.labels, limits)
+    seen = conformal.observed(measured.probabilities, measured.labels, limits, measured.answers)
     calibrated = replace(measured, card=card, figures=measured.figures | {"prediction_sets": seen})
     page = report.write(tmp_path, calibrated, ORIGIN).read_text(encoding="utf-8")
     head, *found = rows(tmp_path / "tables" / "sets.csv")
     by_class = {row[0]: dict(zip(head, row, strict=True)) for row in found}
-    assert [row["Coverage"] for row in by_class.values()] == ["1.000", "0.800", "0.800", "0.000", "0.650"]
+    assert [row["Coverage"] for row in by_class.values()] == ["1.000", "0.800", "0.800", "0.800", "0.850"]
     assert by_class["lower right"]["Promised"] == "0.900"
-    assert by_class["lower right"]["Coverage, 95 % to"] == f"{metrics.wilson(0, 10).high:.3f}"
+    assert by_class["lower right"]["Coverage, 95 % to"] == f"{metrics.wilson(8, 10).high:.3f}"
     assert by_class["upper left"]["Pictures"] == "10"
     for row in by_class.values():
         assert float(row["One class named"]) + float(row["Abstained"]) == pytest.approx(1)
     assert 'id="h-sets"' in page
-    assert "0.650" in page
+    assert "0.850" in page
 
 
 def test_without_thresholds_nothing_is_said_of_prediction_sets(measured, tmp_path):
