@@ -217,8 +217,7 @@ def show_data(card: ModelCard) -> None:
 
 def split_table(splits: Mapping[str, object], classes: tuple[str, ...]) -> dict[str, list[str]]:
     """Columns of a table: class, pictures of it in each part; the last row is all."""
-    ordered = {name: splits[name] for name in (*SPLITS, *splits) if name in splits}
-    counts = {name: part for name, part in ordered.items() if isinstance(part, Mapping)}
+    counts = {name: part for name in (*SPLITS, *splits) if isinstance(part := splits.get(name), Mapping)}
     table = {"Class": [*(plain(spoken(name)) for name in classes), "All"]}
     for name, part in counts.items():
         numbers = [part.get(label, 0) for label in classes]
