@@ -9,7 +9,7 @@ only rise by it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,14 @@ def members(probabilities: np.ndarray, limits: tuple[float, ...], answers: np.nd
 def prediction_set(probabilities: np.ndarray, limits: tuple[float, ...], answer: int) -> tuple[int, ...]:
     """Classes of one case (K,) that cannot be ruled out. One means sure; none or several, abstain."""
     return tuple(np.flatnonzero(members(probabilities[None], limits, np.array([answer]))[0]).tolist())
+
+
+def undecided(names: Sequence[str]) -> str:
+    """Why a model abstains, after "At 90 % coverage it": "cannot tell A from B", "cannot tell A, B and C apart"."""
+    *others, last = names
+    if len(others) == 1:
+        return f"cannot tell {others[0]} from {last}"
+    return f"cannot tell {', '.join(others)} and {last} apart"
 
 
 def observed(

@@ -27,6 +27,7 @@ from pydicom.uid import generate_uid
 
 import medfusion
 from medfusion import inference, verified
+from medfusion.conformal import undecided
 from medfusion.errors import ConfigError
 from medfusion.explain import record
 from medfusion.imaging.geometry import edges
@@ -221,8 +222,8 @@ def against(said: Prediction) -> list[str]:
     """What speaks against an answer, in sentences."""
     if not abstains(said):
         return list(said.warnings)
-    possible = ", ".join(map(plain, said.plausible or ()))
-    why = f"at 90 % coverage it cannot tell {possible}" if possible else "few pictures of any class looked like it"
+    possible = [plain(name) for name in said.plausible or ()]
+    why = f"at 90 % coverage it {undecided(possible)}" if possible else "few pictures of any class looked like it"
     return [f"The model abstains: {why}.", *said.warnings]
 
 

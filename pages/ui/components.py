@@ -9,6 +9,7 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.typing import UploadedFile
 
 from medfusion import service
+from medfusion.conformal import undecided
 from medfusion.errors import MedFusionError
 from medfusion.types import ModelCard, Prediction, Sample, Scan
 from pages.ui import pictures, resources, state
@@ -237,10 +238,10 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
 
 def plausible_words(plausible: tuple[str, ...], named: str) -> str:
     """What the conformal set says, in words; anything but one class is an abstention. named: the answer without it."""
-    names = " or ".join(plain(spoken(name)) for name in plausible)
-    if len(plausible) == 1:
-        return f":material/check: At 90 % coverage only {names} remains."
-    why = f"At 90 % coverage it cannot tell {names}" if plausible else "Few pictures of any class looked like this one"
+    names = [plain(spoken(name)) for name in plausible]
+    if len(names) == 1:
+        return f":material/check: At 90 % coverage only {names[0]} remains."
+    why = f"At 90 % coverage it {undecided(names)}" if names else "Few pictures of any class looked like this one"
     return f":material/help: {why}. Without abstaining: **{named}**."
 
 

@@ -244,7 +244,7 @@ def test_what_speaks_against_an_answer_is_in_every_file(model, tmp_path):
     assert json.loads(files["report.json"])["prediction"]["warnings"] == [WARNING]
     assert WARNING in texts(files["report-sr.dcm"])
     told = [words for words in texts(files["report-sr.dcm"]) if words.startswith("The model abstains")]
-    possible = ", ".join(name.replace("_", " ") for name in said.classes[:2])
+    possible = " from ".join(name.replace("_", " ") for name in said.classes[:2])
     assert told == [f"The model abstains: at 90 % coverage it cannot tell {possible}."]
     assert not any("abstains" in words for words in texts(without["report-sr.dcm"]))
     rows = [pydicom.dcmread(io.BytesIO(kept["report-sc.dcm"])).Rows for kept in (files, without)]

@@ -386,7 +386,8 @@ def test_a_refused_picture_is_answered_only_against_a_warning(routed, png) -> No
     ("plausible", "words"),
     [
         (("glaucoma",), "only glaucoma remains"),
-        (("glaucoma", "diabetic_retinopathy"), "cannot tell glaucoma or diabetic retinopathy"),
+        (("glaucoma", "diabetic_retinopathy"), "cannot tell glaucoma from diabetic retinopathy"),
+        (("glaucoma", "diabetic_retinopathy", "normal"), "cannot tell glaucoma, diabetic retinopathy and normal apart"),
         ((), "Few pictures of any class looked like this one"),
     ],
 )
