@@ -20,6 +20,7 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import AllStoragePresentationContexts, PresentationContext
 
@@ -142,25 +143,34 @@ class Dimse:
         entity.connection_timeout = entity.acse_timeout = archive.timeout_s
         entity.dimse_timeout = entity.network_timeout = archive.timeout_s
         tls = (config.client_context(archive), archive.host) if archive.tls else None
+        # Kept by us: pynetdicom takes one that comes at once, before its own thread looks, for no connection.
+        refusals: list[A_ASSOCIATE_RJ] = []
+
+        def note(event: Any) -> None:
+            if isinstance(event.pdu, A_ASSOCIATE_RJ):
+                refusals.append(event.pdu)
+
         try:
             made = entity.associate(
                 archive.host, archive.port, contexts, archive.aet, ext_neg=list(roles), tls_args=tls,
-                evt_handlers=list(handlers),
+                evt_handlers=[(evt.EVT_PDU_RECV, note), *handlers],
             )  # fmt: skip
         except OSError as error:  # a host without an address
             raise self.unreachable() from error
         if not made.is_established:
-            raise self.refused(made)
+            raise self.refused(refusals, made.rejected_contexts)
         try:
             yield made
         finally:
             if made.is_established:
                 made.release()
 
-    def refused(self, made: Association) -> ArchiveError:
-        archive, told = self.archive, made.acceptor.primitive
-        if made.is_rejected and told is not None:
-            reason = (told.result_source, told.diagnostic)
+    def refused(
+        self, refusals: Sequence[A_ASSOCIATE_RJ], rejected_contexts: Sequence[PresentationContext]
+    ) -> ArchiveError:
+        archive = self.archive
+        for told in refusals:
+            reason = (told.source, told.reason_diagnostic)
             if told.result == 2:  # transient
                 return ArchiveUnreachable(f"{archive.title} is too busy now. Try again later.")
             if reason == (1, 3):
@@ -168,7 +178,7 @@ class Dimse:
             if reason == (1, 7):
                 return ArchiveError(f"{archive.title} has another AE title than {archive.aet}. Correct aet.")
             return ArchiveError(f"{archive.title} refuses us (reason {reason}). Ask who runs it.")
-        if made.rejected_contexts:
+        if rejected_contexts:
             return ArchiveError(f"{archive.title} does not offer what was asked for. Ask who runs it.")
         return self.unreachable()
 

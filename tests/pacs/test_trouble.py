@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from pynetdicom.acse import ACSE
 
 from medfusion import places
 from medfusion.errors import ArchiveError, ArchiveUnreachable, ConfigError
@@ -94,7 +95,15 @@ def test_one_that_accepts_and_stays_silent_is_given_up(home, kind):
         assert time.monotonic() - began >= 1
 
 
-def test_wrong_titles_on_either_side_say_which_and_are_not_tried_again(archives_of, home):
+@pytest.mark.parametrize("looks_after_s", [0, 0.5])  # when it was refused, and the connection closed
+def test_wrong_titles_on_either_side_say_which_and_are_not_tried_again(archives_of, home, monkeypatch, looks_after_s):
+    send_request = ACSE.send_request
+
+    def request(acse):
+        send_request(acse)
+        time.sleep(looks_after_s)
+
+    monkeypatch.setattr(ACSE, "send_request", request)
     at = home / "pacs.toml"
     whole = at.read_text()
     at.write_text(whole.replace('aet = "ORTHANC"', 'aet = "OTHER"'))
