@@ -47,9 +47,9 @@ def rivals(experiment: str, seed: int) -> Iterator[Trial]:
     """All from scratch, and those from ImageNet whose weights are at hand: small, imbalanced and larger set."""
     for data, rarity in (("breast_ultrasound", 0), ("chest_xray", RARE), ("brain_mri", 0)):
         for network in (OURS, *RIVALS):
-            yield Trial(experiment, data, network, rarity=rarity, seed=seed)
+            yield Trial(experiment, data, network, rarity=rarity, balance="sampler", seed=seed)
         for network in (OURS, LITE0):
-            yield Trial(experiment, data, network, "imagenet", rarity=rarity, seed=seed)
+            yield Trial(experiment, data, network, "imagenet", rarity=rarity, balance="sampler", seed=seed)
 
 
 def imbalance(experiment: str, seed: int) -> Iterator[Trial]:
