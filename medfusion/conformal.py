@@ -45,12 +45,22 @@ def prediction_set(probabilities: np.ndarray, limits: tuple[float, ...], answer:
     return tuple(np.flatnonzero(members(probabilities[None], limits, np.array([answer]))[0]).tolist())
 
 
-def undecided(names: Sequence[str]) -> str:
-    """Why a model abstains, after "At 90 % coverage it": "cannot tell A from B", "cannot tell A, B and C apart"."""
-    *others, last = names
+def abstains(plausible: Sequence[str] | None) -> bool:
+    """Whether a prediction set is an abstention: anything but one class. None: the model has no such sets."""
+    return plausible is not None and len(plausible) != 1
+
+
+def in_words(plausible: Sequence[str]) -> str:
+    """What a prediction set says of its picture, in a sentence. plausible: classes as they are read."""
+    if not plausible:
+        return "Few pictures of any class looked like this one."
+    *others, last = plausible
+    at = f"At {100 * COVERAGE:.0f} % coverage"
+    if not others:
+        return f"{at} only {last} remains."
     if len(others) == 1:
-        return f"cannot tell {others[0]} from {last}"
-    return f"cannot tell {', '.join(others)} and {last} apart"
+        return f"{at} it cannot tell {others[0]} from {last}."
+    return f"{at} it cannot tell {', '.join(others)} and {last} apart."
 
 
 def observed(

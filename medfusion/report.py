@@ -26,14 +26,13 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import generate_uid
 
 import medfusion
-from medfusion import inference, verified
-from medfusion.conformal import undecided
+from medfusion import conformal, inference, verified
 from medfusion.errors import ConfigError
 from medfusion.explain import record
 from medfusion.imaging.geometry import edges
 from medfusion.imaging.reader import quiet_decoders
 from medfusion.library import Model
-from medfusion.report_parts import RESEARCH, Report, abstains, montage, plain
+from medfusion.report_parts import RESEARCH, Report, montage, plain
 from medfusion.report_pdf import as_pdf
 from medfusion.types import ModelCard, Prediction, Scan
 
@@ -220,11 +219,10 @@ def as_sr(report: Report) -> bytes:
 
 def against(said: Prediction) -> list[str]:
     """What speaks against an answer, in sentences."""
-    if not abstains(said):
+    if said.plausible is None or not conformal.abstains(said.plausible):
         return list(said.warnings)
-    possible = [plain(name) for name in said.plausible or ()]
-    why = f"at 90 % coverage it {undecided(possible)}" if possible else "few pictures of any class looked like it"
-    return [f"The model abstains: {why}.", *said.warnings]
+    why = conformal.in_words([plain(name) for name in said.plausible])
+    return [f"The model abstains. {why}", *said.warnings]
 
 
 def as_sc(report: Report) -> bytes:

@@ -9,6 +9,7 @@ from textwrap import wrap
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.dataset import Dataset
 
+from medfusion import conformal
 from medfusion.explain import EXPLAINERS
 from medfusion.explain.record import Tests, overlay, shown
 from medfusion.imaging import display
@@ -70,11 +71,7 @@ def in_words(prediction: Prediction) -> str:
         f"{plain(name)} {100 * p:.1f} %" for name, p in zip(prediction.classes, prediction.probabilities, strict=True)
     )
     named = " + ".join(map(plain, prediction.answers)) or "none of the classes"
-    return f"{'Abstains; else ' if abstains(prediction) else ''}{named} ({chances})"
-
-
-def abstains(prediction: Prediction) -> bool:
-    return prediction.plausible is not None and len(prediction.plausible) != 1
+    return f"{'Abstains; else ' if conformal.abstains(prediction.plausible) else ''}{named} ({chances})"
 
 
 def plain(name: str) -> str:

@@ -20,10 +20,11 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Image as PdfImage
 from reportlab.platypus import KeepTogether, Paragraph, SimpleDocTemplate, Spacer, Table
 
+from medfusion import conformal
 from medfusion.explain import EXPLAINERS, describe
 from medfusion.imaging.geometry import unit
 from medfusion.imaging.marks import SIDES
-from medfusion.report_parts import RESEARCH, Report, abstains, panels, plain
+from medfusion.report_parts import RESEARCH, Report, panels, plain
 from medfusion.types import Explanation, ModelCard, Scan
 
 WIDTH = 174 * mm - 12  # within the frame's own padding, points
@@ -109,12 +110,11 @@ def answer(report: Report) -> Table:
     """The answer at the left, the probabilities at the right."""
     said, card = report.prediction, report.model.card
     named = " + ".join(map(plain, said.answers)) or "none of the classes"
-    open_ = abstains(said)
+    open_ = conformal.abstains(said.plausible)
     left = [text("Answer at the operating point", "soft")]
     left += [text("The model abstains" if open_ else escape(named), "answer")]
     if said.plausible is not None:
-        possible = ", ".join(map(plain, said.plausible)) or "no class"
-        left += [text(f"Possible at 90 % coverage: {escape(possible)}.")]
+        left += [text(escape(conformal.in_words([plain(name) for name in said.plausible])))]
     left += [text(f"Without abstaining: <b>{escape(named)}</b>.")] if open_ else []
     left += [text(escape(said.operating_point.rule), "soft"), text(escape(right_how_often(card)), "soft")]
     right = [text("Calibrated probabilities", "soft"), bars(report)]

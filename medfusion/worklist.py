@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.orm import Session
 
-from medfusion import access, apart, places, privacy
+from medfusion import access, apart, conformal, places, privacy
 from medfusion.access import ADMINISTRATOR, READER, needs
 from medfusion.errors import ConfigError, RecordsError
 from medfusion.imaging.limits import check_bytes
@@ -56,7 +56,7 @@ class Answer:
 
     @property
     def abstains(self) -> bool:
-        return self.plausible is not None and len(self.plausible) != 1
+        return conformal.abstains(self.plausible)
 
 
 @dataclass(frozen=True)

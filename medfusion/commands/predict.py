@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-from medfusion import inference, library, router, triage
+from medfusion import conformal, inference, library, router, triage
 from medfusion.apart import read_scan
 from medfusion.commands.files import frame_index, read_file, walk, write_json, write_line
 from medfusion.errors import ConfigError, ScanError
@@ -143,7 +143,7 @@ def describe(prediction: Prediction) -> dict[str, object]:
 def in_words(entry: dict) -> str:
     chances = ", ".join(f"{name} {share:.1%}" for name, share in entry["probabilities"].items())
     answers = " + ".join(entry["answers"]) or "none"
-    if entry["plausible"] is not None and len(entry["plausible"]) != 1:
+    if conformal.abstains(entry["plausible"]):
         answers = f"abstains, else {answers}"
     model = f"[{entry['model_id']} {entry['model_version']}]"
     if along := entry.get("risk_along"):

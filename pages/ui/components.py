@@ -8,8 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.typing import UploadedFile
 
-from medfusion import service
-from medfusion.conformal import undecided
+from medfusion import conformal, service
 from medfusion.errors import MedFusionError
 from medfusion.types import ModelCard, Prediction, Sample, Scan
 from pages.ui import pictures, resources, state
@@ -223,8 +222,7 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
         st.caption("Answer at the operating point")
         named = ", ".join(plain(spoken(name)) for name in prediction.answers) or "None of the classes"
         plausible = prediction.plausible
-        abstains = plausible is not None and len(plausible) != 1
-        st.subheader("The model abstains" if abstains else named, anchor=False)
+        st.subheader("The model abstains" if conformal.abstains(plausible) else named, anchor=False)
         if plausible is not None:
             st.markdown(plausible_words(plausible, named))
         st.caption(operating_point_words(prediction, card))
@@ -238,11 +236,10 @@ def show_prediction(prediction: Prediction, card: ModelCard) -> None:
 
 def plausible_words(plausible: tuple[str, ...], named: str) -> str:
     """What the conformal set says, in words; anything but one class is an abstention. named: the answer without it."""
-    names = [plain(spoken(name)) for name in plausible]
-    if len(names) == 1:
-        return f":material/check: At 90 % coverage only {names[0]} remains."
-    why = f"At 90 % coverage it {undecided(names)}" if names else "Few pictures of any class looked like this one"
-    return f":material/help: {why}. Without abstaining: **{named}**."
+    words = conformal.in_words([plain(spoken(name)) for name in plausible])
+    if conformal.abstains(plausible):
+        return f":material/help: {words} Without abstaining: **{named}**."
+    return f":material/check: {words}"
 
 
 def show_model(card: ModelCard) -> None:
