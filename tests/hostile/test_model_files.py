@@ -111,6 +111,9 @@ def test_an_id_that_is_no_plain_name_is_refused(folder, id):
         {"classes": [str(n) for n in range(5000)], "operating_point": {"thresholds": [1] * 5000, "rule": "x"}},
         {"title": {"a": 1}},
         {"metrics": [1]},
+        {"temperature": 10**400},
+        {"data": {"splits": {"train": {"ill": "many"}}}},
+        {"input": {"height_px": 64.0, "width_px": 64.0}},
         {"weights_sha256": None},
     ],
     ids=str,
@@ -118,6 +121,27 @@ def test_an_id_that_is_no_plain_name_is_refused(folder, id):
 def test_a_card_of_values_that_no_card_has_is_refused_in_a_sentence(folder, changes):
     change(folder, **changes)
     refused(folder)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "place"),
+    [
+        ({"test": [0.9]}, "metrics.test"),
+        ({"test": {"accuracy": "high"}}, "metrics.test.accuracy"),
+        ({"val": {"accuracy": {"value": "high"}}}, "metrics.val.accuracy.value"),
+        ({"val": {"per_class": {"ill": 0.9}}}, "metrics.val.per_class.ill"),
+        ({"val": {"prediction_sets": {"coverage": 0.9}}}, "metrics.val.prediction_sets"),
+        ({"seeds": {"0": {"val": {"accuracy": 0.9}}}}, "metrics.seeds.0.val"),
+        ({"cross_validation": {"pooled": {}}}, "metrics.cross_validation"),
+        ({"robustness": {"n": 9, "mean_drop": 0.1, "drops": {"blur": {"1": 0.1}}}}, "metrics.robustness.drops.blur"),
+        ({"sanity": {"scans": 8, "weights": {"gradcam": {}}}}, "metrics.sanity.weights.gradcam"),
+        ({"val_by_set": {"lungs": {"accuracy": 0.9}}}, "metrics.val_by_set.lungs"),
+    ],
+    ids=str,
+)
+def test_figures_that_no_page_could_show_are_refused_with_their_place(folder, metrics, place):
+    change(folder, metrics=metrics)
+    assert f"({place}: " in refused(folder)
 
 
 def test_a_card_nested_without_end_is_refused(folder):

@@ -95,7 +95,7 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
     labelled_zip, tmp_path
 ):
     card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
-    card = replace(card, temperature=9.0, metrics={"robustness": {"mean_drop": 0.1, "drops": {}}})
+    card = replace(card, temperature=9.0, metrics={"robustness": {"n": 12, "mean_drop": 0.1, "drops": {}}})
     card = replace(card, data=data_of(with_splits(read_labelled(labelled_zip))))
     made = library.save(tmp_path / "sides", card, loop.build("tiny", 1))
     again = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
@@ -117,7 +117,7 @@ def test_calibrating_anew_changes_the_temperature_and_leaves_weights_and_what_do
 
 def test_calibrating_for_another_place_takes_figures_of_the_old_one_off_the_card(labelled_zip, tmp_path):
     card = replace(library.read_card(library.find("chest-xray")), id="sides", classes=SIDES, input=InputSpec(64, 64))
-    figures = {"robustness": {"mean_drop": 0.123, "drops": {}}, "seeds": {"0": {}}, "sanity": {"scans": 8}}
+    figures = {"robustness": {"n": 12, "mean_drop": 0.123, "drops": {}}, "seeds": {"0": {}}, "sanity": {"scans": 8}}
     library.save(tmp_path / "sides", replace(card, metrics=figures), loop.build("tiny", 1))
     again = ["calibrate", "--model", str(tmp_path / "sides"), "--data", str(labelled_zip), "--runs", str(tmp_path)]
     assert training_command(again) == 0
