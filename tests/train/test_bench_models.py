@@ -100,6 +100,18 @@ def test_tables_give_the_mean_and_range_over_seeds(tmp_path):
     assert "| focal | 0.600 (0.500 to 0.700) |" in tables and "| focal | 0.900 |" in tables  # each budget by itself
 
 
+def test_starts_are_compared_run_by_run(tmp_path):
+    row = {"experiment": "learning_curves", "data": "retina", "network": "ours", "drawn": "640", "side_px": "64"}
+    runs = {("imagenet", "0.1", 0): 0.5, ("imagenet", "1.0", 0): 0.8, ("imagenet", "1.0", 1): 0.8}
+    runs |= {("foundation", "0.1", 0): 0.6, ("foundation", "1.0", 0): 0.8, ("foundation", "0.1", 2): 0.0}  # unpaired
+    for (start, share, seed), value in runs.items():
+        figures = {"cases": 9, "val_auroc": value, "test_auroc": value}
+        bench.append(tmp_path / "learning_curves.csv", row | {"start": start, "share": share, "seed": seed} | figures)
+    report.write(tmp_path)
+    told = (tmp_path / "tables.md").read_text(encoding="utf-8")
+    assert "| retina | ours, foundation | +0.050 ± 0.050 (1 of 2) | +0.050 ± 0.050 (1 of 2) |" in told
+
+
 def test_a_foundation_that_leaves_a_set_out_never_reads_it(monkeypatch, tmp_path):
     runs = []
     monkeypatch.setattr(bench.foundation, "run", runs.append)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -93,7 +94,28 @@ def curves_table(rows: list[Row], _: Mapping[str, list[Row]]) -> str:
             cells = [said(by_share[share], "test_auroc") if share in by_share else "" for share in shares]
             body.append([data.replace("_", " "), f"{network}, {start}", *cells])
     head = ["set", "network, start", *(f"{float(share):.0%} of train" for share in shares)]
-    return f"AUROC by the share of the training set ({budget(rows)}):\n\n{markdown(head, body)}"
+    return f"AUROC by the share of the training set ({budget(rows)}):\n\n{markdown(head, body)}\n\n{pairs_table(rows)}"
+
+
+def pairs_table(rows: list[Row], against: str = "imagenet") -> str:
+    """Each start against one of them, run by run: of the same set, network, share and seed."""
+    alike = ("data", "network", "share", "seed")
+    others = {tuple(row[column] for column in alike): row for row in rows if row["start"] == against}
+    body = []
+    for (data, network, start), members in grouped(rows, "data", "network", "start"):
+        pairs = [(row, others.get(tuple(row[column] for column in alike))) for row in members if start != against]
+        cells = []
+        for figure in ("val_auroc", "test_auroc"):
+            gains = [float(row[figure]) - float(other[figure]) for row, other in pairs if other]
+            if len(gains) > 1:
+                error = statistics.stdev(gains) / math.sqrt(len(gains))
+                ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
+                cells.append(f"{statistics.fmean(gains):+.3f} ± {error:.3f} ({ahead})")
+        if cells:
+            body.append([data.replace("_", " "), f"{network}, {start}", *cells])
+    head = ["set", "network, start", "val", "test"]
+    told = "mean over pairs of runs of one share and seed, its standard error, and how many are ahead"
+    return f"AUROC above that from {against} ({told}):\n\n{markdown(head, body)}"
 
 
 def rivals_table(rows: list[Row], found: Mapping[str, list[Row]]) -> str:
