@@ -8,12 +8,14 @@ import torch
 
 from tests.bench.apart import reading
 from tests.bench.explain import explanations, methods
+from tests.bench.gpu import answers
 from tests.bench.table import HEADER, Row
 from tests.bench.training import training
 
 BENCHES: dict[str, Callable[[], list[Row]]] = {
     "explain": explanations,
     "methods": methods,
+    "gpu": answers,
     "training": training,
     "apart": reading,
 }

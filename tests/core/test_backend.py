@@ -17,6 +17,7 @@ from medfusion.inference import score
 from medfusion.network import build
 from medfusion.preprocess import squash
 from medfusion.samples import SOURCES, read_sample
+from tests.bench import gpu
 from tests.core.toy_networks import model_of, one_class_a_quadrant
 
 PARITY = 1e-3  # in probability
@@ -130,3 +131,13 @@ def test_an_answer_is_the_same_each_time():
     model = lively()
     picture = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     assert np.array_equal(score(model, picture), score(model, picture))
+
+
+def test_the_bench_of_a_gpu_asks_in_every_way_and_is_silent_without_one(monkeypatch):
+    monkeypatch.setattr(gpu, "BATCHES", (1, 3))
+    monkeypatch.setattr(gpu, "median_s", lambda work, repeats, warm_up: float(len(work())))  # answers, not seconds
+    monkeypatch.setattr(torch, "compile", lambda network, **_: network)
+    rows = gpu.on("cpu")
+    assert [(row.ours_s, row.package_s) for row in rows] == [(1, 1)] * 4 + [(3, 3)] * 4
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.answers() == []
