@@ -93,7 +93,8 @@ def show_seeds(found: object) -> None:
     with st.expander(f"By chance: {len(found)} trainings that differ in their seed alone"):
         st.caption("Each network by its most probable class; the model is made from them")
         table: dict[str, list[str]] = {"Seed": [plain(seed) for seed in found]}
-        for split in next(iter(found.values())):
+        first, *others = found.values()
+        for split in (name for name in first if all(name in row for row in others)):
             name = SPLITS.get(split, plain(split))
             table[f"{name}: accuracy"] = [counted(row[split]["accuracy"]) for row in found.values()]
             table[f"{name}: AUROC"] = [f"{row[split]['auroc']:.3f}" for row in found.values()]

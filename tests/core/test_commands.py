@@ -219,7 +219,7 @@ def test_explain_says_what_speaks_against_the_answer_that_it_explains(model, tmp
 def test_explain_goes_on_without_a_method_that_is_refused(folder, model, tmp_path, capsys):
     card = tmp_path / "models" / model / "card.json"
     told = json.loads(card.read_text())
-    told["metrics"] = told.get("metrics", {}) | {"sanity": {"weights": {"hirescam": {"stem": 0.9}}}}
+    told["metrics"] = told.get("metrics", {}) | {"sanity": {"scans": 8, "weights": {"hirescam": {"stem": 0.9}}}}
     card.write_text(json.dumps(told))
     words = ["explain", str(folder / "a.dcm"), "--model", model, "--quick", "--out", str(tmp_path / "maps")]
     assert main([*words, "--method", "hirescam"]) == 2
