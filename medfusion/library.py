@@ -12,6 +12,7 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from textwrap import shorten
 
@@ -124,26 +125,31 @@ def find(model_id: str) -> Path:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """Read and check card.json. Raises ModelDamaged when a field is missing, unknown or contradicts another."""
-    path = folder / CARD
+    """Read and check card.json. Raises ModelDamaged when it is not as SCHEMA has it, or contradicts itself."""
     try:
-        raw = json.loads(read_bounded(path, MAX_CARD_BYTES).decode("utf-8"), parse_int=whole)
-        if wrong := best_match(SCHEMA.iter_errors(raw)):
-            where = ".".join(map(str, wrong.absolute_path)) or "as a whole"
-            raise ValueError(f"{where}: {shorten(wrong.message, MAX_WORDS)}")
-        raw = {key: value for key, value in raw.items() if key in {f.name for f in fields(ModelCard)}}
-        raw["input"] = InputSpec(**raw["input"])
-        point = raw["operating_point"]
-        limits, promised = tuple(point["thresholds"]), point.get("sensitivity", 0.0)
-        raw["operating_point"] = OperatingPoint(limits, point["rule"], promised)
-        for key in ("classes", "dicom_modalities", "limits", "set_thresholds", "class_offsets"):
-            raw[key] = tuple(raw.get(key, ()))
-        card = ModelCard(**raw)
+        card = parse_card(read_bounded(folder / CARD, MAX_CARD_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelDamaged(f"The card of {folder.name!r} cannot be read ({error}). Install the model again.") from error
     if not is_consistent(card):
         raise ModelDamaged(f"The card of model {folder.name!r} contradicts itself. Install the model again.")
     return card
+
+
+@lru_cache(maxsize=32)  # pages list all cards at each click, and SCHEMA takes milliseconds for one
+def parse_card(content: bytes) -> ModelCard:
+    """A card as SCHEMA has it, not yet known to be consistent. Raises ValueError with the place, or RecursionError."""
+    raw = json.loads(content.decode("utf-8"), parse_int=whole)
+    if wrong := best_match(SCHEMA.iter_errors(raw)):
+        where = ".".join(map(str, wrong.absolute_path)) or "as a whole"
+        raise ValueError(f"{where}: {shorten(wrong.message, MAX_WORDS)}")
+    raw = {key: value for key, value in raw.items() if key in {f.name for f in fields(ModelCard)}}
+    raw["input"] = InputSpec(**raw["input"])
+    point = raw["operating_point"]
+    limits, promised = tuple(point["thresholds"]), point.get("sensitivity", 0.0)
+    raw["operating_point"] = OperatingPoint(limits, point["rule"], promised)
+    for key in ("classes", "dicom_modalities", "limits", "set_thresholds", "class_offsets"):
+        raw[key] = tuple(raw.get(key, ()))
+    return ModelCard(**raw)
 
 
 def whole(digits: str) -> int | float:

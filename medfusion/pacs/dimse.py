@@ -169,7 +169,8 @@ class Dimse:
         self, refusals: Sequence[A_ASSOCIATE_RJ], rejected_contexts: Sequence[PresentationContext]
     ) -> ArchiveError:
         archive = self.archive
-        for told in refusals:
+        if refusals:
+            told = refusals[0]
             reason = (told.source, told.reason_diagnostic)
             if told.result == 2:  # transient
                 return ArchiveUnreachable(f"{archive.title} is too busy now. Try again later.")

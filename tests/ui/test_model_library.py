@@ -82,6 +82,7 @@ def test_a_card_tells_folds_seeds_and_offsets(
     pooled = card["metrics"]["test"] | {"n": 519}
     folds = {"folds": {"auroc": [0.9, 0.8]}, "mean": {"auroc": 0.85}, "spread": {"auroc": 0.071}, "pooled": pooled}
     seeds = {"0": {"test": {"accuracy": 0.75, "auroc": 0.9}}, "1": {"test": {"accuracy": 0.8, "auroc": 0.91}}}
+    seeds["0"]["val"] = {"accuracy": 0.7, "auroc": 0.8}  # what only one of them tells is not compared
     metrics = card["metrics"] | {"cross_validation": folds, "seeds": seeds}
     offsets = [0.25 - i for i in range(len(card["classes"]))]
     show_card(page, model_folder, tmp_path / "models", monkeypatch, metrics=metrics, class_offsets=offsets)

@@ -100,22 +100,24 @@ def curves_table(rows: list[Row], _: Mapping[str, list[Row]]) -> str:
 def pairs_table(rows: list[Row], against: str = "imagenet") -> str:
     """Each start against one of them, run by run: of the same set, network, share and seed."""
     alike = ("data", "network", "share", "seed")
-    others = {tuple(row[column] for column in alike): row for row in rows if row["start"] == against}
+    others = dict(grouped([row for row in rows if row["start"] == against], *alike))
     body = []
-    for (data, network, start), members in grouped(rows, "data", "network", "start"):
-        pairs = [(row, others.get(tuple(row[column] for column in alike))) for row in members if start != against]
-        cells = []
-        for figure in ("val_auroc", "test_auroc"):
-            gains = [float(row[figure]) - float(other[figure]) for row, other in pairs if other]
-            if len(gains) > 1:
-                error = statistics.stdev(gains) / math.sqrt(len(gains))
-                ahead = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
-                cells.append(f"{statistics.fmean(gains):+.3f} ± {error:.3f} ({ahead})")
-        if cells:
-            body.append([data.replace("_", " "), f"{network}, {start}", *cells])
+    for names, members in grouped([row for row in rows if row["start"] != against], "data", "network", "start"):
+        pairs = [(row, others[run][0]) for run, (row,) in grouped(members, *alike) if run in others]
+        if len(pairs) > 1:
+            data, network, start = names
+            gains = [gain(pairs, figure) for figure in ("val_auroc", "test_auroc")]
+            body.append([data.replace("_", " "), f"{network}, {start}", *gains])
     head = ["set", "network, start", "val", "test"]
     told = "mean over pairs of runs of one share and seed, its standard error, and how many are ahead"
     return f"AUROC above that from {against} ({told}):\n\n{markdown(head, body)}"
+
+
+def gain(pairs: list[tuple[Row, Row]], figure: str) -> str:
+    """Mean difference of pairs, its standard error, and how many are above 0."""
+    gains = [float(row[figure]) - float(other[figure]) for row, other in pairs]
+    error = statistics.stdev(gains) / math.sqrt(len(gains))
+    return f"{statistics.fmean(gains):+.3f} ± {error:.3f} ({sum(gain > 0 for gain in gains)} of {len(gains)})"
 
 
 def rivals_table(rows: list[Row], found: Mapping[str, list[Row]]) -> str:
